@@ -1,0 +1,40 @@
+# Words that people and CI share. Everything runs inside .venv; `make install` makes it.
+PYTHON ?= python3
+BIN := .venv/bin
+CT ?= ../shared/ct
+JOBS ?= 2
+
+.PHONY: install demo test check real bench clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+demo: install
+	$(BIN)/hounsfield demo --out out/demo
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest -n $(JOBS)
+
+check: .venv/installed-test
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+real: install
+	$(BIN)/python examples/real_ct/run.py --ct $(CT) --out out/real
+
+bench: .venv/installed-test
+	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done
+
+clean:
+	rm -rf out build dist site .mypy_cache .ruff_cache .pytest_cache

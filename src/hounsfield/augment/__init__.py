@@ -1,0 +1,1 @@
+"""One image to views, on the device, one draw per sample."""

@@ -1,0 +1,128 @@
+"""Strict, frozen configuration from TOML: an unknown key is an error that names the allowed ones."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from hounsfield.errors import ConfigError, one_of
+
+MAX_BYTES = 1_000_000  # a config is written by hand; anything larger is a mistake or an attack
+
+
+class Config(BaseModel):
+    """Base of every configuration: frozen, and no key that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load(kind: type[C], path: Path | None = None, *, overrides: Sequence[str] = ()) -> C:
+    """The configuration of `kind` from a TOML file and `key=value` overrides.
+
+    Args:
+        kind: The configuration class to fill.
+        path: A TOML file; without one, defaults and overrides alone.
+        overrides: `key=value` with dots for tables (`optim.lr=0.1`); a value is read as TOML,
+            and as plain text where it is not TOML.
+
+    Raises:
+        ConfigError: The file is missing, not TOML, too large, or a key or value is not allowed.
+    """
+    values = read_toml(path) if path is not None else {}
+    for override in overrides:
+        _set(values, override)
+    return parse(kind, values, where=str(path) if path is not None else "settings")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        ConfigError: The file is missing, too large or not TOML.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(
+                f"{path} has {path.stat().st_size} bytes; a config has at most {MAX_BYTES}. "
+                "Is it the right file?"
+            )
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no config file at {path}. Give the path of a TOML file.") from None
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read as a config: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}.") from None
+
+
+def parse(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
+    """The configuration of `kind` from plain values; `where` names their source in errors.
+
+    Raises:
+        ConfigError: A key or a value is not allowed.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        lines = "; ".join(_explain(kind, detail) for detail in error.errors())
+        raise ConfigError(f"{where}: {lines}") from None
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override {override!r} is not of the form key=value.")
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        inner = values.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {override!r}: {table!r} is a value, not a table.")
+        values = inner
+    try:
+        values[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        values[last] = text
+
+
+def _explain(kind: type[BaseModel], detail: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in detail["loc"]) or "the whole"
+    if detail["type"] == "extra_forbidden":
+        return one_of("key", str(detail["loc"][-1]), _keys_at(kind, detail["loc"][:-1])).replace(
+            "unknown key", f"unknown key at {place}:", 1
+        )
+    if detail["type"] == "missing":
+        return f"{place} is missing. Add it."
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{place} = {detail['input']!r} is not allowed: {message}"
+
+
+def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table at `location`, found by walking the model's own types."""
+    models: list[type[BaseModel]] = [kind]
+    for part in location:
+        if isinstance(part, int):
+            continue
+        models = [
+            inner
+            for model in models
+            for inner in (
+                _models_in(model.model_fields[part].annotation)
+                if part in model.model_fields
+                else [model]  # a union's tag or a map's key: stay
+            )
+        ]
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [
+        model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)
+    ]

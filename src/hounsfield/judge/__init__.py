@@ -1,0 +1,1 @@
+"""From stored scores to intervals and verdicts; no torch."""

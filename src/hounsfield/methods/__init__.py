@@ -1,0 +1,1 @@
+"""The methods, a paper a file."""

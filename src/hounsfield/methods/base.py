@@ -1,0 +1,46 @@
+"""What every method is: views in, a loss out, a backbone that is worth keeping."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from hounsfield.config import Config
+from hounsfield.models.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one forward pass gives: a scalar loss to descend, and detached scalars to log."""
+
+    loss: Tensor
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Method(nn.Module, ABC):
+    """A pre-training objective around a backbone.
+
+    A method knows nothing of data, devices, steps or optimisers. Everything that must survive a
+    crash (queues, slow copies, prototypes) is a parameter or a buffer. Chance inside `forward`
+    comes from `torch`'s generator, which the loop seeds anew for every step by name.
+    """
+
+    name: ClassVar[str]  # as in `method = "..."` of a config
+    config_class: ClassVar[type[Config]]
+    recipe: ClassVar[str]  # the views that it is fed with by default, a name in `augment.views`
+
+    backbone: Backbone
+
+    @abstractmethod
+    def forward(self, views: Sequence[Tensor]) -> Step:
+        """The loss of one batch; each view is `(batch, channels, height, width)`, normalised."""
+
+    def before_step(self, progress: float) -> None:
+        """Set what follows a schedule; `progress` runs from 0 to 1 over the whole budget."""
+        del progress
+
+    def after_step(self, progress: float) -> None:
+        """Update what the optimiser does not: slow copies, queues."""
+        del progress

@@ -1,0 +1,71 @@
+"""Backbones by timm's names, with the facts that the methods need."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+from hounsfield.errors import ConfigError, one_of
+
+# Ours: small residual networks for few labels and few cores, built from timm's own parts.
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "resnet10_half": {"layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256), "stem_width": 32},
+    "resnet10_tiny": {"layers": (1, 1, 1, 1), "channels": (8, 16, 32, 64), "stem_width": 8},
+}
+
+
+class Backbone(nn.Module):
+    """A timm network without a classifier.
+
+    Attributes:
+        name: timm's name, or one of `SMALL`.
+        channels: Input channels.
+        net: The timm network; its parameters bear timm's own names.
+        embed_dim: Length of a feature vector.
+        stride: Pixels of the input to one of the last feature map.
+    """
+
+    def __init__(self, name: str, net: nn.Module, *, channels: int) -> None:
+        super().__init__()
+        self.name = name
+        self.channels = channels
+        self.net = net
+        self.embed_dim = int(net.num_features)  # type: ignore[arg-type]
+        self.stride = int(net.feature_info[-1]["reduction"])  # type: ignore[index]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features `(batch, embed_dim)` of images `(batch, channels, height, width)`."""
+        return self.net(images)
+
+
+def create(name: str, *, channels: int = 1, seed: int = 0, drop_path: float = 0.0) -> Backbone:
+    """A freshly initialised backbone.
+
+    Args:
+        name: A timm convolutional network's name, or one of `SMALL`.
+        channels: Input channels.
+        seed: Decides the initial weights; the global generator is left as it was.
+        drop_path: Rate of stochastic depth.
+
+    Raises:
+        ConfigError: No network has this name, or it has no spatial feature maps.
+    """
+    if name not in SMALL and not timm.is_model(name):
+        raise ConfigError(one_of("backbone", name, [*SMALL, *timm.list_models()]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name in SMALL:
+            net: nn.Module = ResNet(
+                BasicBlock, in_chans=channels, num_classes=0, drop_path_rate=drop_path,
+                **SMALL[name],
+            )
+        else:
+            net = timm.create_model(
+                name, pretrained=False, in_chans=channels, num_classes=0, drop_path_rate=drop_path
+            )
+    if not hasattr(net, "feature_info"):
+        raise ConfigError(f"backbone {name!r} has no spatial feature maps; choose a CNN.")
+    return Backbone(name, net, channels=channels)

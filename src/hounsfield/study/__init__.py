@@ -1,0 +1,1 @@
+"""What are the weights worth? Cells, and the plan that names them."""
