@@ -1,4 +1,4 @@
-"""Strict, frozen configuration from TOML: an unknown key is an error that names the allowed ones."""
+"""Strict, frozen configuration from TOML: an unknown key is an error, and the error names keys."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -123,6 +123,4 @@ def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [
-        model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)
-    ]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]

@@ -59,7 +59,10 @@ def create(name: str, *, channels: int = 1, seed: int = 0, drop_path: float = 0.
         torch.manual_seed(seed)
         if name in SMALL:
             net: nn.Module = ResNet(
-                BasicBlock, in_chans=channels, num_classes=0, drop_path_rate=drop_path,
+                BasicBlock,
+                in_chans=channels,
+                num_classes=0,
+                drop_path_rate=drop_path,
                 **SMALL[name],
             )
         else:

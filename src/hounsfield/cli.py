@@ -1,0 +1,54 @@
+"""The verbs. A verb's code is imported only when it is asked for, so `--help` is instant."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hounsfield.errors import HounsfieldError, InterruptedRun
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Few labels, many scans: pre-train on CT several ways, and compare fairly.",
+)
+
+
+def main() -> None:
+    """Run the command line; every foreseen error is one line and an exit code of its own."""
+    try:
+        app()
+    except HounsfieldError as error:
+        _end(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _end("interrupted. Run the same command again to go on.", InterruptedRun.exit_code)
+
+
+def _end(message: str, code: int) -> None:
+    word = "" if code == InterruptedRun.exit_code else "error: "
+    sys.stderr.write(f"{word}{message}\n")
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from hounsfield import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_version),
+    ] = False,
+) -> None:
+    del version  # the callback has dealt with it
+
+
+if __name__ == "__main__":
+    main()

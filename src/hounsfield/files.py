@@ -1,0 +1,82 @@
+"""Files and folders that are written whole or not at all."""
+
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hounsfield.errors import DiskError
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write `content` to `path` under a temporary name, flush it to the disk, then rename.
+
+    Raises:
+        DiskError: The disk is full or not writable; `path` is as it was before.
+    """
+    temporary = _beside(path)
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_whole` of `text` as UTF-8."""
+    write_whole(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_whole` of `value` as indented JSON; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def folder_whole(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its name when the block ends without an error.
+
+    Raises:
+        DiskError: The disk is full or not writable.
+        FileExistsError: `path` exists already; whether it may be replaced is the caller's to say.
+    """
+    if path.exists():
+        raise FileExistsError(path)
+    temporary = _beside(path)
+    with disk_errors(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            temporary.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the disk's refusals inside the block into a `DiskError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise DiskError(
+            f"cannot write {path}: {error.strerror}. Free space there or choose another folder, "
+            "then run the same command again."
+        ) from error
+
+
+def _beside(path: Path) -> Path:
+    return path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"

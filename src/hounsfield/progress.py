@@ -1,0 +1,103 @@
+"""Progress bars with the time left; one line every ten seconds where there is no terminal."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+LINE_EVERY_S = 10.0
+
+
+class Bar(Protocol):
+    """What the worker calls: `advance` when work is done, `note` with what is worth seeing."""
+
+    def advance(self, amount: int = 1) -> None:
+        """Count `amount` more units as done."""
+
+    def note(self, text: str) -> None:
+        """Show `text` beside the bar."""
+
+
+def track(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
+    """The items, with a bar that advances by one for each."""
+    with bar(label, total=total) as progress:
+        for item in items:
+            yield item
+            progress.advance()
+
+
+@contextmanager
+def bar(label: str, *, total: int, done: int = 0) -> Iterator[Bar]:
+    """A bar over `total` units of which `done` are behind us already, on standard error."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        lines = _Lines(label, total, done, clock=time.monotonic)
+        yield lines
+        lines.close()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=False) as progress:
+        yield _Rich(progress, label, total, done)
+
+
+class _Rich:
+    def __init__(self, progress: Progress, label: str, total: int, done: int) -> None:
+        self.progress = progress
+        self.task = progress.add_task(label, total=total, completed=done, note="")
+
+    def advance(self, amount: int = 1) -> None:
+        self.progress.advance(self.task, amount)
+
+    def note(self, text: str) -> None:
+        self.progress.update(self.task, note=text)
+
+
+class _Lines:
+    """Plain lines for logs: at most one every `LINE_EVERY_S` seconds, none for short work."""
+
+    def __init__(self, label: str, total: int, done: int, *, clock: Callable[[], float]) -> None:
+        self.label, self.total, self.first, self.done = label, total, done, done
+        self.clock = clock
+        self.start = self.spoken = clock()
+        self.text = ""
+
+    def advance(self, amount: int = 1) -> None:
+        self.done += amount
+        if self.clock() - self.spoken >= LINE_EVERY_S:
+            self._say()
+
+    def note(self, text: str) -> None:
+        self.text = text
+
+    def close(self) -> None:
+        if self.clock() - self.start >= LINE_EVERY_S:
+            self._say()
+
+    def _say(self) -> None:
+        self.spoken = self.clock()
+        gone = self.spoken - self.start
+        fresh = max(self.done - self.first, 1)
+        left = gone / fresh * max(self.total - self.done, 0)
+        line = f"{self.label}: {self.done}/{self.total}, {gone:.0f} s gone, {left:.0f} s left"
+        sys.stderr.write(line + (f", {self.text}" if self.text else "") + "\n")
+        sys.stderr.flush()
