@@ -1,5 +1,6 @@
 """The verbs. A verb's code is imported only when it is asked for, so `--help` is instant."""
 
+import signal
 import sys
 from typing import Annotated
 
@@ -17,11 +18,14 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; every foreseen error is one line and an exit code of its own."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to stop: as Ctrl-C
     try:
         app()
     except HounsfieldError as error:
         _end(str(error), error.exit_code)
-    except KeyboardInterrupt:
+    except SystemExit as end:  # typer's own way to say that Ctrl-C was pressed
+        if end.code != InterruptedRun.exit_code:
+            raise
         _end("interrupted. Run the same command again to go on.", InterruptedRun.exit_code)
 
 

@@ -1,0 +1,75 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from hounsfield.errors import DiskError
+from hounsfield.files import disk_errors, folder_whole, write_json, write_whole
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.bin"
+    write_whole(path, b"one")
+    write_whole(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["a.bin"]  # noqa: PTH208
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.bin"
+    write_whole(path, b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskError) as failure:
+        write_whole(path, b"new")
+    assert str(failure.value) == (
+        f"cannot write {path}: No space left on device. Free space there or choose another "
+        "folder, then run the same command again."
+    )
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_json_that_is_not_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    with folder_whole(target) as folder:
+        (folder / "a").write_text("x")
+        assert not target.exists()
+    assert (target / "a").read_text() == "x"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with folder_whole(tmp_path / "store") as folder:
+            (folder / "a").write_text("x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_already_is_not_touched(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    target.mkdir()
+    with pytest.raises(FileExistsError), folder_whole(target):
+        pass
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_errors_that_are_not_the_disks_pass_through(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
+        raise FileNotFoundError(errno.ENOENT, "no such file")
