@@ -1,0 +1,164 @@
+"""Which patients train, choose and judge; and the nested ladders of ever fewer labels.
+
+Everything here is about patients, never about slices: a patient stands on one side of every
+border with all that was scanned. A patient's *stratum* is the set of classes that its labelled
+images carry, so a stratified draw keeps the shares of patients with and without a finding.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from hounsfield.errors import LabelError, LeakError
+
+Strata = Mapping[str, frozenset[int]]  # patient -> the classes that its labelled images carry
+
+
+@dataclass(frozen=True)
+class Split:
+    """Patients that train, that choose (validation), and that judge (test), each sorted.
+
+    Raises:
+        LeakError: A patient stands in two of the three.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for one, two in combinations(("train", "val", "test"), 2):
+            both = sorted(set(getattr(self, one)) & set(getattr(self, two)))
+            if both:
+                raise LeakError(
+                    f"{len(both)} patients stand in both {one} and {two}: {_some(both)}. "
+                    "A patient's images belong to one part; correct the split column."
+                )
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits that change when any patient moves."""
+        return patients_hash(self.train, self.val, self.test)
+
+
+def strata(patients: Sequence[str], classes: Sequence[int]) -> dict[str, frozenset[int]]:
+    """The classes that each patient carries, from one patient and one class an image."""
+    carried: dict[str, set[int]] = {}
+    for patient, label in zip(patients, classes, strict=True):
+        carried.setdefault(patient, set()).add(int(label))
+    return {patient: frozenset(carried[patient]) for patient in sorted(carried)}
+
+
+def given(patients: Sequence[str], parts: Sequence[str | None]) -> Split:
+    """The split that a store's own column names: one patient and one part an image.
+
+    Raises:
+        LabelError: A part is not train, val or test; or there is no train or no test patient.
+        LeakError: A patient stands in two parts.
+    """
+    unknown = sorted({str(part) for part in parts} - {"train", "val", "test"})
+    if unknown:
+        raise LabelError(
+            f"the split column holds {_some(unknown)}; allowed: train, val, test. "
+            "Fill it for every labelled image, or set `folds` in the study."
+        )
+    members: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+    for patient, part in zip(patients, parts, strict=True):
+        members[str(part)].add(patient)
+    for part in ("train", "test"):
+        if not members[part]:
+            raise LabelError(
+                f"the split column names no {part} patient. Name some, or set `folds` in the study."
+            )
+    return Split(*(tuple(sorted(members[part])) for part in ("train", "val", "test")))
+
+
+def hold_out(split: Split, carried: Strata, *, share: float, stream: np.random.Generator) -> Split:
+    """`split` with a stratified `share` of its training patients moved to validation."""
+    chosen = set(_order({p: carried[p] for p in split.train}, stream)[: _size(split.train, share)])
+    train = tuple(patient for patient in split.train if patient not in chosen)
+    return Split(train, tuple(sorted({*split.val, *chosen})), split.test)
+
+
+def folds(carried: Strata, *, count: int, stream: np.random.Generator) -> list[Split]:
+    """`count` splits whose test sets part the patients; sizes and strata differ by one at most.
+
+    Validation is empty: take it out of the training patients with `hold_out`.
+
+    Raises:
+        LabelError: A class has fewer patients than there are folds.
+    """
+    for label in sorted(frozenset().union(*carried.values())):
+        holders = sum(label in classes for classes in carried.values())
+        if holders < count:
+            raise LabelError(
+                f"class {label} has {holders} patients and {count} folds need one each. "
+                f"Set `folds` to {holders} or fewer, or use a fixed split."
+            )
+    fold_of: dict[str, int] = {}
+    for members in _shuffled_strata(carried, stream):
+        for patient in members:
+            fold_of[patient] = len(fold_of) % count  # dealt on from where the last stratum ended
+    return [
+        Split(
+            train=tuple(sorted(p for p, fold in fold_of.items() if fold != test)),
+            val=(),
+            test=tuple(sorted(p for p, fold in fold_of.items() if fold == test)),
+        )
+        for test in range(count)
+    ]
+
+
+def ladder(
+    carried: Strata, fractions: Iterable[float], *, stream: np.random.Generator
+) -> dict[float, tuple[str, ...]]:
+    """For each fraction its patients, sorted; a smaller fraction's lie within a larger one's.
+
+    The patients are put in one order, drawn at random within each stratum and interleaved so
+    that every beginning of the order has each stratum's share (Sainte-Lague's rounding); a
+    fraction is a beginning of that order.
+    """
+    order = _order(carried, stream)
+    return {
+        fraction: tuple(sorted(order[: _size(order, fraction)])) for fraction in sorted(fractions)
+    }
+
+
+def missing_classes(patients: Iterable[str], carried: Strata) -> frozenset[int]:
+    """The classes that nobody among `patients` carries."""
+    everything = frozenset().union(*carried.values())
+    return everything.difference(*(carried[patient] for patient in patients))
+
+
+def patients_hash(*groups: Iterable[str]) -> str:
+    """Sixteen hexadecimal digits of groups of patients; the order within a group does not count."""
+    text = "\x1e".join("\x1f".join(sorted(group)) for group in groups)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _order(carried: Strata, stream: np.random.Generator) -> list[str]:
+    places = {
+        patient: ((rank + 0.5) / len(members), stream.random())  # chance decides between equals
+        for members in _shuffled_strata(carried, stream)
+        for rank, patient in enumerate(members)
+    }
+    return sorted(places, key=places.__getitem__)
+
+
+def _shuffled_strata(carried: Strata, stream: np.random.Generator) -> list[list[str]]:
+    members: dict[tuple[int, ...], list[str]] = {}
+    for patient in sorted(carried):
+        members.setdefault(tuple(sorted(carried[patient])), []).append(patient)
+    return [[str(p) for p in stream.permutation(members[key])] for key in sorted(members)]
+
+
+def _size(patients: Sequence[str], fraction: float) -> int:
+    return math.floor(fraction * len(patients) + 0.5)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
