@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,6 +53,23 @@ def _root(
     ] = False,
 ) -> None:
     del version  # the callback has dealt with it
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `study` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the report goes (default DIR/report).")
+    ] = None,
+) -> None:
+    """Print the result table and write the page, figures and tables of a study."""
+    from hounsfield.report.make import report as make
+    from hounsfield.report.study_folder import read
+    from hounsfield.report.table import show
+
+    page = make(folder, out)
+    show(read(folder))
+    typer.echo(f"Report: {page}")
 
 
 if __name__ == "__main__":

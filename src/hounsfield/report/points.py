@@ -1,0 +1,206 @@
+"""The numbers of a study cut to size: what a table or a figure shows, as plain rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from hounsfield.report import words
+from hounsfield.report.study_folder import Cell, Study
+
+PRIMARY = "auc"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One number of a study with its interval, its n and what limits it.
+
+    Attributes:
+        kind, task, protocol, level, metric, arm, baseline, fraction: What the number is of.
+        estimate, low, high: The number and its interval; None where it has none.
+        p, p_holm: Of the paired test, as it is and within its family.
+        n_patients, n_positive_patients, n_images, repeats, folds: What it rests on (test side).
+        flag, reason: What limits it, and why it has no interval.
+        patients, images: Training patients and images behind it, over repeats and folds.
+        unfinished, failed, absent: How many of its cells ended so.
+    """
+
+    kind: str
+    task: str
+    protocol: str
+    level: str
+    metric: str
+    arm: str
+    baseline: str | None
+    fraction: float | None
+    estimate: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    df: float | None
+    n_patients: int | None
+    n_positive_patients: int | None
+    n_images: int | None
+    repeats: int | None
+    folds: int | None
+    flag: str
+    reason: str
+    patients: tuple[int, ...] = ()
+    images: tuple[int, ...] = ()
+    unfinished: int = 0
+    failed: int = 0
+    absent: int = 0
+
+    @property
+    def signed(self) -> bool:
+        """Whether zero means "no difference"."""
+        return self.kind not in ("level", "curve_area", "labels_saved")
+
+    @property
+    def text(self) -> str:
+        """The estimate and its interval, or the estimate and why there is no interval."""
+        if self.low is None or self.high is None:
+            return f"{words.number(self.estimate, signed=self.signed)} (no interval)"
+        return words.interval(self.estimate, self.low, self.high, signed=self.signed)
+
+    @property
+    def limits(self) -> str:
+        """What a reader must know before quoting the number; empty where nothing."""
+        told = [self.flag, self.reason]
+        if self.unfinished:
+            told.append(f"{words.plural(self.unfinished, 'unfinished cell')}")
+        if self.failed:
+            told.append(f"{words.plural(self.failed, 'failed cell')}")
+        if self.absent:
+            told.append(f"{words.plural(self.absent, 'cell')} not run")
+        return "; ".join(part for part in told if part)
+
+    @property
+    def judged_on(self) -> str:
+        """`16 test patients (7 of the rarer class), 412 images, 3 repeats`."""
+        if self.n_patients is None:
+            return ""
+        rarer = (
+            f" ({self.n_positive_patients} of the rarest class)"
+            if self.n_positive_patients is not None
+            else ""
+        )
+        parts = [words.plural(self.n_patients, "test patient") + rarer]
+        if self.n_images is not None:
+            parts.append(words.plural(self.n_images, "image"))
+        if self.repeats:
+            parts.append(words.plural(self.repeats, "repeat"))
+        if self.folds and self.folds > 1:
+            parts.append(words.plural(self.folds, "fold"))
+        return ", ".join(parts)
+
+
+def points(
+    study: Study,
+    *,
+    kind: str = "level",
+    task: str | None = None,
+    protocol: str | None = None,
+    level: str | None = None,
+    metric: str | None = None,
+    baseline: str | None = None,
+) -> list[Point]:
+    """The results of one kind, in the study's order of tasks, protocols, fractions and arms."""
+    wanted = {
+        "kind": kind,
+        "task": task,
+        "protocol": protocol,
+        "level": level,
+        "metric": metric,
+        "baseline": baseline,
+    }
+    rows = study.results
+    for column, value in wanted.items():
+        if value is not None:
+            rows = rows.filter(pl.col(column) == value)
+    tasks = [item.name for item in study.tasks]
+    found = [_point(study, row) for row in rows.iter_rows(named=True)]
+    return sorted(
+        found,
+        key=lambda point: (
+            _rank(point.task, tasks),
+            _rank(point.protocol, study.protocols),
+            point.level != main_level(study, point.task),
+            point.metric != PRIMARY,
+            point.metric,
+            _rank(point.arm, study.arms),
+            _rank(point.baseline or "", study.arms),
+            -(point.fraction or 0.0),
+        ),
+    )
+
+
+def main_level(study: Study, task: str) -> str:
+    """The level that a task is judged at first: what the study says, else what there is."""
+    told = str(study.task(task).facts.get("level") or "")
+    found = study.results.filter(pl.col("task") == task)["level"].drop_nulls().unique().to_list()
+    if told in found or not found:
+        return told or "slice"
+    return "slice" if "slice" in found else min(found)
+
+
+def levels(study: Study, task: str) -> list[str]:
+    """Every level that a task is judged at, the main one first."""
+    found = study.results.filter(pl.col("task") == task)["level"].drop_nulls().unique().to_list()
+    main = main_level(study, task)
+    return sorted(found, key=lambda level: (level != main, level))
+
+
+def main_protocol(study: Study) -> str:
+    """The protocol that is shown first."""
+    return study.protocols[0] if study.protocols else "fair"
+
+
+def judged_tasks(study: Study) -> list[str]:
+    """The tasks that have numbers, in the study's order."""
+    found = set(study.results["task"].drop_nulls().to_list())
+    return [task.name for task in study.tasks if task.name in found]
+
+
+def cells_of(
+    study: Study, task: str, arm: str, protocol: str, fraction: float | None
+) -> list[Cell]:
+    """The cells behind a number."""
+    return [
+        cell
+        for cell in study.cells
+        if (cell.task, cell.arm, cell.protocol) == (task, arm, protocol)
+        and (fraction is None or abs(cell.fraction - fraction) < 1e-9)
+    ]
+
+
+def _point(study: Study, row: dict[str, object]) -> Point:
+    values = {name: row[name] for name in Point.__dataclass_fields__ if name in row}
+    for name in ("flag", "reason"):
+        values[name] = values.get(name) or ""
+    cells = cells_of(
+        study,
+        str(row["task"]),
+        str(row["arm"]),
+        str(row["protocol"]),
+        row["fraction"] if isinstance(row["fraction"], float) else None,
+    )
+    planned = max(int(cell.repeat) for cell in cells) + 1 if cells else 0
+    return Point(
+        **values,  # type: ignore[arg-type]
+        patients=_counts(cells, "n_train_patients"),
+        images=_counts(cells, "n_train_images"),
+        unfinished=sum(cell.status == "unfinished" for cell in cells),
+        failed=sum(cell.status == "failed" for cell in cells),
+        absent=max(planned - len({cell.repeat for cell in cells}), 0),
+    )
+
+
+def _counts(cells: Sequence[Cell], fact: str) -> tuple[int, ...]:
+    found = (cell.facts.get(fact) for cell in cells)
+    return tuple(value for value in found if isinstance(value, int))
+
+
+def _rank(name: str, order: Sequence[str]) -> int:
+    return order.index(name) if name in order else len(order)

@@ -1,0 +1,301 @@
+"""What a study folder holds, read without torch and without the stores; what is not there is named.
+
+A study folder is written by `hounsfield study` (or by hand, or half by a machine that died), so
+nothing in it is taken for granted: a missing or broken file becomes a sentence in `Study.missing`.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hounsfield.errors import InputError
+
+CONTROLS = ("histogram", "position")  # arms that look for a shortcut instead of learning to see
+
+RESULTS_SCHEMA: Mapping[str, Any] = {
+    **dict.fromkeys(("kind", "task", "protocol", "level", "metric", "arm", "baseline"), pl.String),
+    **dict.fromkeys(("fraction", "estimate", "low", "high", "p", "p_holm", "df"), pl.Float64),
+    **dict.fromkeys(
+        ("n_patients", "n_positive_patients", "n_images", "repeats", "folds"), pl.Int64
+    ),
+    **dict.fromkeys(("flag", "reason"), pl.String),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question with labels: its name, its classes in the order of the logits, its level."""
+
+    name: str
+    classes: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fine-tuning, as far as its `cell.json` tells."""
+
+    folder: Path
+    arm: str
+    task: str
+    protocol: str
+    fraction: float
+    repeat: int
+    fold: int
+    status: str
+    reason: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pre-training: its configuration, its end, and its log, a mapping a line."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    metrics: Sequence[Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """The method where it is known, else the folder's name."""
+        return str(self.config.get("method") or self.folder.name)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder in memory.
+
+    Attributes:
+        folder: Where it was read.
+        facts: `study.json` as it is.
+        tasks: In the study's order.
+        arms: Names in the study's order; controls last.
+        protocols: In the study's order, the first is the one that is shown first.
+        fractions: Falling, as `(1.0, 0.25, 0.1)`.
+        results: `results.parquet`, columns of `RESULTS_SCHEMA`.
+        verdicts: `verdicts.json`.
+        cells: Every cell folder that could be read.
+        runs: Every pre-training folder that could be read.
+        splits: `splits.parquet`, or an empty table.
+        ladders: `ladders.parquet`, or an empty table.
+        pictures: `pictures/pictures.json`, or an empty mapping.
+        missing: A sentence for each thing that was looked for and not found.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+    tasks: tuple[Task, ...]
+    arms: tuple[str, ...]
+    protocols: tuple[str, ...]
+    fractions: tuple[float, ...]
+    results: pl.DataFrame
+    verdicts: Sequence[Mapping[str, Any]]
+    cells: Sequence[Cell]
+    runs: Sequence[Run]
+    splits: pl.DataFrame
+    ladders: pl.DataFrame
+    pictures: Mapping[str, Any]
+    missing: tuple[str, ...]
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The arms that are controls."""
+        return tuple(arm for arm in self.arms if arm in CONTROLS)
+
+    def task(self, name: str) -> Task:
+        """The task of this name; a task without classes where the study does not know it."""
+        return next((task for task in self.tasks if task.name == name), Task(name, ()))
+
+    def expected_cells(self) -> Iterator[tuple[str, str, str, float, int]]:
+        """Every `(task, arm, protocol, fraction, repeat)` that the plan names."""
+        names = [task.name for task in self.tasks]
+        repeats = range(count_of(self.facts.get("repeats")))
+        return product(names, self.arms, self.protocols, self.fractions, repeats)
+
+
+def read(folder: Path) -> Study:
+    """The study in `folder`.
+
+    Raises:
+        InputError: There is no readable `study.json`, so that this is no study folder.
+    """
+    facts = _study_facts(folder)
+    missing: list[str] = []
+    cells = list(_cells(folder, missing))
+    results = _table(folder / "results.parquet", RESULTS_SCHEMA, missing)
+    known = {cell.arm for cell in cells} | set(results["arm"].drop_nulls().to_list())
+    return Study(
+        folder=folder,
+        facts=facts,
+        tasks=_tasks(facts, cells),
+        arms=_ordered(_names(facts.get("arms")), known),
+        protocols=_ordered(_names(facts.get("protocols")), {cell.protocol for cell in cells}),
+        fractions=_fractions(facts, cells),
+        results=results,
+        verdicts=_json_list(folder / "verdicts.json", missing),
+        cells=cells,
+        runs=list(_runs(folder / "pretrain", missing)),
+        splits=_table(folder / "splits.parquet", {}, missing),
+        ladders=_table(folder / "ladders.parquet", {}, missing),
+        pictures=_mapping(folder / "pictures" / "pictures.json", missing),
+        missing=tuple(missing),
+    )
+
+
+def count_of(value: Any) -> int:
+    """A count that a file gives as a number or as a list of things."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(value, 0)
+    return len(value) if isinstance(value, Sequence) and not isinstance(value, str) else 0
+
+
+def _study_facts(folder: Path) -> Mapping[str, Any]:
+    path = folder / "study.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder} is not a study: it has no study.json. Give the folder that "
+            "`hounsfield study --out` wrote."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}. Run the study again.") from None
+    if not isinstance(facts, dict):
+        raise InputError(f"{path} holds a {type(facts).__name__}, not a mapping. Run it again.")
+    return facts
+
+
+def _cells(folder: Path, missing: list[str]) -> Iterator[Cell]:
+    for path in sorted((folder / "cells").glob("*/cell.json")):
+        facts = _json(path)
+        try:
+            yield _cell(path.parent, facts)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            missing.append(f"{path.relative_to(folder)} is not readable; the cell is left out.")
+
+
+def _cell(folder: Path, facts: Any) -> Cell:
+    return Cell(
+        folder=folder,
+        arm=str(facts["arm"]),
+        task=str(facts["task"]),
+        protocol=str(facts["protocol"]),
+        fraction=float(facts["fraction"]),
+        repeat=int(facts["repeat"]),
+        fold=int(facts.get("fold") or 0),
+        status=str(facts.get("status", "unknown")),
+        reason=str(facts.get("reason") or ""),
+        facts=facts,
+    )
+
+
+def _runs(folder: Path, missing: list[str]) -> Iterator[Run]:
+    for path in sorted(folder.glob("*/")):
+        config, summary = _json(path / "config.json"), _json(path / "run.json")
+        if not isinstance(config, dict):
+            missing.append(f"pretrain/{path.name} has no readable config.json; it is left out.")
+            continue
+        if not isinstance(summary, dict):
+            missing.append(f"The pre-training pretrain/{path.name} has not ended.")
+        inner = config.get("config")  # the resolved configuration, or a record around it
+        flat = {**config, **inner} if isinstance(inner, dict) else config
+        end = summary if isinstance(summary, dict) else {}
+        yield Run(path, flat, end, list(_lines(path / "metrics.jsonl")))
+
+
+def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The mappings of a JSON-lines file; a torn last line is what an interruption leaves."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            yield entry
+
+
+def _tasks(facts: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[Task, ...]:
+    given = facts.get("tasks")
+    if isinstance(given, Mapping):
+        given = [{"name": name, **_dict(inner)} for name, inner in given.items()]
+    tasks = [
+        Task(str(entry["name"]), tuple(map(str, entry.get("classes") or ())), entry)
+        for entry in (_dict(item, "name") for item in given or ())
+        if "name" in entry
+    ]
+    names = {task.name for task in tasks}
+    extra = sorted({cell.task for cell in cells} - names)
+    return (*tasks, *(Task(name, ()) for name in extra))
+
+
+def _fractions(facts: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[float, ...]:
+    given = {float(value) for value in facts.get("fractions") or () if _is_number(value)}
+    return tuple(sorted(given | {cell.fraction for cell in cells}, reverse=True))
+
+
+def _names(given: Any) -> list[str]:
+    if isinstance(given, Mapping):
+        return [str(name) for name in given]
+    entries = given if isinstance(given, list | tuple) else []
+    return [str(_dict(item, "name").get("name", item)) for item in entries]
+
+
+def _ordered(names: Sequence[str], known: set[str]) -> tuple[str, ...]:
+    """The named ones first, then what was only met; controls at the end."""
+    every = [*names, *sorted(known - set(names))]
+    return tuple(sorted(dict.fromkeys(every), key=lambda name: name in CONTROLS))
+
+
+def _dict(value: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {key: value} if key else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _table(path: Path, schema: Mapping[str, Any], missing: list[str]) -> pl.DataFrame:
+    """A Parquet table with at least the columns of `schema`; empty where it cannot be read."""
+    empty = pl.DataFrame(schema=dict(schema))
+    try:
+        found = pl.read_parquet(path)
+        return pl.concat([empty, found], how="diagonal_relaxed")
+    except FileNotFoundError:
+        missing.append(f"There is no {path.name}.")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        missing.append(f"{path.name} cannot be read: {str(error).splitlines()[0]}.")
+    return empty
+
+
+def _mapping(path: Path, missing: list[str]) -> Mapping[str, Any]:
+    value = _json(path)
+    if not isinstance(value, dict):
+        missing.append(f"There is no readable {path.parent.name}/{path.name}.")
+        return {}
+    return value
+
+
+def _json_list(path: Path, missing: list[str]) -> list[Mapping[str, Any]]:
+    value = _json(path)
+    if not isinstance(value, list):
+        missing.append(f"There is no readable {path.name}.")
+        return []
+    return [entry for entry in value if isinstance(entry, dict)]
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+from fake_study import fake_study
+from rich.console import Console
+
+from hounsfield.report.study_folder import read
+from hounsfield.report.table import table
+
+
+def shown(folder: Path, width: int = 100) -> str:
+    console = Console(width=width, no_color=True)
+    with console.capture() as capture:
+        console.print(table(read(folder)))
+    return capture.get()
+
+
+def test_every_number_stands_with_its_interval_and_its_n(tmp_path: Path) -> None:
+    study = fake_study(tmp_path / "study")
+    text = shown(study)
+    for row in read(study).results.filter(kind="level").iter_rows(named=True):
+        assert f"{row['estimate']:.3f}" in text
+        assert f"[{row['low']:.3f}, {row['high']:.3f}]" in text
+    assert "16 test patients (8 of the rarest class), 350 images, 3 repeats" in text
+    assert "48 patients" in text
+
+
+def test_an_unfinished_cell_marks_its_number_and_only_its_number(tmp_path: Path) -> None:
+    study = fake_study(tmp_path / "study", broken={("bleed", "spark", 0.1, 0): "unfinished"})
+    text = shown(study)
+    assert text.count("]*") == 1
+    assert "* unfinished: the training loss of 1 cell did not clearly fall." in text
+
+
+def test_failed_and_absent_cells_are_counted(tmp_path: Path) -> None:
+    broken = {("bleed", "spark", 0.1, 0): "failed", ("bleed", "moco_v2", 0.1, 1): "absent"}
+    assert "2 cells failed or did not run" in shown(fake_study(tmp_path / "study", broken=broken))
+
+
+def test_a_name_that_looks_like_markup_is_text(tmp_path: Path) -> None:
+    study = fake_study(tmp_path / "study", arms=("scratch", "[red]mine[/red]"))
+    assert "[red]mine[/red]" in shown(study)
+
+
+def test_a_study_without_numbers_says_so(tmp_path: Path) -> None:
+    assert "No cell has been judged yet." in shown(fake_study(tmp_path / "study", judged=False))
