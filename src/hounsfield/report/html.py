@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import altair
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,7 +17,8 @@ from hounsfield.report import words
 from hounsfield.report.figures import Figure
 from hounsfield.report.palette import Look, looks
 
-VEGA_LITE = "6.4"  # the version of the specifications that Altair 6 writes
+# The version whose specifications Altair writes, as vl-convert names it: "6.4" of "v6.4.1".
+VEGA_LITE = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 _TEMPLATES = Environment(
     loader=PackageLoader("hounsfield.report"),
@@ -109,7 +111,7 @@ def embedded(value: Any) -> Markup:
 @cache
 def _vega() -> Markup:
     """Vega, Vega-Lite and Vega-Embed in one script, as `vl-convert` carries them."""
-    bundle = vl_convert.javascript_bundle(None, vl_version=VEGA_LITE)
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
     return Markup(bundle.replace("</script", "<\\/script"))  # noqa: S704
 
 
