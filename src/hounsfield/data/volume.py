@@ -6,10 +6,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Units = Literal["hu", "display"]
+from hounsfield.units import AIR_HU, DISPLAY_MAX
 
-AIR_HU = -1000
-DISPLAY_MAX = 32767  # display values are spread over [0, DISPLAY_MAX], whatever their bit depth
+__all__ = ["AIR_HU", "DISPLAY_MAX", "Facts", "Units", "Volume"]
+
+Units = Literal["hu", "display"]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from hounsfield.config import Config
+from hounsfield.errors import ConfigError
 from hounsfield.models.backbone import Backbone
 
 
@@ -44,3 +45,17 @@ class Method(nn.Module, ABC):
     def after_step(self, progress: float) -> None:
         """Update what the optimiser does not: slow copies, queues."""
         del progress
+
+
+def expect(views: Sequence[Tensor], count: int, *, method: str) -> Sequence[Tensor]:
+    """The views, of which there must be `count`.
+
+    Raises:
+        ConfigError: There are more or fewer: the recipe is another method's.
+    """
+    if len(views) != count:
+        raise ConfigError(
+            f"{method} got {len(views)} views of an image and takes {count}. "
+            "Use a recipe that makes them, or leave the recipe out."
+        )
+    return views
