@@ -15,6 +15,7 @@ GROUP = "hounsfield.methods"  # the entry point group of methods from other pack
 METHODS: Mapping[str, str] = {
     "byol": "hounsfield.methods.byol:BYOL",
     "moco_v2": "hounsfield.methods.moco_v2:MoCoV2",
+    "spark": "hounsfield.methods.spark:SparK",
     "swav": "hounsfield.methods.swav:SwAV",
 }
 

@@ -27,6 +27,7 @@ from hounsfield.losses.masked_mse import (
 from hounsfield.methods.base import Method, Step
 from hounsfield.models.backbone import Backbone
 from hounsfield.models.decoder import Decoder
+from hounsfield.models.gather import gather
 from hounsfield.models.tiles import Layout, TileEncoder
 
 
@@ -104,10 +105,9 @@ class SparK(Method):
         hidden = layout.hidden.to(target.dtype)
         weights = hidden * content(target, empty_std=self.config.empty_std)
         error, weight = masked_mse(drawn, target, weights)
-        return Step(
-            error / weight.clamp(min=SMALLEST_VARIANCE),  # 0, not a fault, where all is empty
-            {"content": weight.detach() / hidden.sum()},
-        )
+        # All processes divide by the weight of the joint batch; their losses' mean is its loss.
+        mean_weight = gather(weight[None]).mean().clamp(min=SMALLEST_VARIANCE)  # 0 where all is air
+        return Step(error / mean_weight, {"content": weight / hidden.sum()})
 
     def draw(self, images: Tensor, layout: Layout) -> Tensor:
         """What the decoder draws, `(batch, channels, height, width)`, in each patch's own units."""
