@@ -83,7 +83,7 @@ def fit(
             shall not learn has `requires_grad` off.
         batches: Where the images come from.
         make_views: From a batch to what the model's forward takes; it draws from the generator,
-            which lives on the device, and from nothing else.
+            which lives on the CPU, and from nothing else.
         optimiser: The optimiser and its rates.
         schedule: The budget, and the learning rate's way through it.
         seed: Decides all chance, together with the number of the step.

@@ -201,7 +201,7 @@ class Training:
         """The views' generator for batch `number`; the model's own chance is seeded as well."""
         rank = self.fabric.global_rank
         torch.manual_seed(seed_of(self.seed, "forward", number, rank))
-        views = torch.Generator(self.fabric.device)
+        views = torch.Generator()
         return views.manual_seed(seed_of(self.seed, "views", number, rank))
 
     def _clip(self) -> Tensor:

@@ -1,0 +1,331 @@
+"""From stores to a run: a backbone trained by a method, and all that is needed to go on."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, model_validator
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from hounsfield.augment.views import recipe
+from hounsfield.config import Config, parse
+from hounsfield.data.batches import Batch, Batches
+from hounsfield.data.store import Store
+from hounsfield.data.window import WINDOWS
+from hounsfield.errors import ConfigError, OutputError, one_of
+from hounsfield.files import write_json, write_whole
+from hounsfield.lock import held
+from hounsfield.methods import METHODS, find
+from hounsfield.methods.base import Method
+from hounsfield.models.backbone import create
+from hounsfield.models.gather import synchronise
+from hounsfield.models.pretrained import load_into
+from hounsfield.provenance import machine, origin
+from hounsfield.seeding import seed_of
+from hounsfield.train.device import DeviceName, Precision, fabric
+from hounsfield.train.loop import Fitted, fit
+from hounsfield.train.optim import OptimConfig
+from hounsfield.train.papers import defaults
+from hounsfield.train.schedule import Budget, Schedule, steps_of
+from hounsfield.train.training import LoopConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+CONFIG, RUN, ENCODER = "config.json", "run.json", "encoder.safetensors"
+Rows = Mapping[str, NDArray[np.int64]]
+
+
+class PretrainConfig(Config):
+    """What decides a pre-training; every value that is left out is filled in and written down.
+
+    Attributes:
+        method: A registered name, an entry point, or `package.module:Class`.
+        stores: Folders that `ingest` made.
+        leave_out: Splits whose slices are never shown; slices without a split are shown.
+        backbone: timm's name, or one of our small ones.
+        channels: Of the network's input; the grey image is repeated over them.
+        image_size: Height and width of the (large) views in pixels.
+        settings: Where batch size, budget and optimiser come from: ours for a small corpus, or
+            the method's paper.
+        batch_size: Images of one forward pass, over all processes.
+        budget: In epochs, steps or hours.
+        optim: Optimiser and rates.
+        loop: How the loop goes about it.
+        init: "random", "imagenet", or a file, a run or a hub id to go on from; all of it fits or
+            it is refused.
+        recipe: Views by name; the method's own without.
+        window: In HU: a name of `data.window`, or low and high.
+        seed: Decides weights, order, views and masks.
+        options: The method's own settings; in a file, the table with the method's name.
+    """
+
+    method: str = "spark"
+    stores: tuple[str, ...] = Field(min_length=1)
+    leave_out: tuple[Literal["train", "val", "test"], ...] = ("val", "test")
+    backbone: str = "resnet50"
+    channels: PositiveInt = 1
+    image_size: PositiveInt = 224
+    init: str = "random"
+    settings: Literal["small", "paper"] = "small"
+    batch_size: PositiveInt
+    budget: Budget
+    optim: OptimConfig
+    loop: LoopConfig = LoopConfig()
+    recipe: str
+    window: str | tuple[float, float] = "wide"
+    seed: int = 0
+    device: DeviceName = "auto"
+    precision: Precision = "auto"
+    processes: PositiveInt = 1
+    options: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        values = dict(given)
+        method = find(str(values.get("method", cls.model_fields["method"].default)))
+        filled = defaults(method.name, str(values.get("settings", "small")))
+        options = values.pop(method.name, values.get("options", {}))
+        for other in METHODS:
+            if isinstance(values.get(other), dict):  # a file may say how each method would be
+                parse(find(other).config_class, values.pop(other), where=f"[{other}]")
+        optim = values.get("optim", {})
+        return {
+            "batch_size": filled["batch_size"],
+            "budget": filled["budget"],
+            "recipe": method.recipe,
+            **values,
+            "optim": {**filled["optim"], **optim} if isinstance(optim, Mapping) else optim,
+            "options": parse(
+                method.config_class, options, where=f"[{method.name}]"
+            ).model_dump(mode="json"),
+        }
+
+    def window_hu(self) -> tuple[float, float]:
+        """The window in HU.
+
+        Raises:
+            ConfigError: No window has this name.
+        """
+        if not isinstance(self.window, str):
+            return self.window
+        if self.window not in WINDOWS:
+            raise ConfigError(one_of("window", self.window, WINDOWS))
+        return WINDOWS[self.window].low, WINDOWS[self.window].high
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished pre-training.
+
+    Attributes:
+        folder: Where it lies.
+        steps: Updates of the weights.
+        final_loss: The last line's.
+        wall_s: Seconds of training, all starts together.
+        images_per_s: In the last process.
+    """
+
+    folder: Path
+    steps: int
+    final_loss: float
+    wall_s: float
+    images_per_s: float
+
+
+def pretrain(config: PretrainConfig, out: Path, *, rows: Rows | None = None) -> Run:
+    """Train as `config` says and leave a run in `out`; go on where an earlier start was cut off.
+
+    Args:
+        config: All that decides the outcome, but for `rows`.
+        out: The run's folder: `config.json`, `metrics.jsonl`, `checkpoints/`, and in the end
+            `encoder.safetensors` and `run.json`.
+        rows: For each store's path the rows that may be seen; without it, all that are not in a
+            split that is left out.
+
+    Raises:
+        OutputError: `out` holds a run of another configuration or of other stores.
+        BusyError: Another process is at work in `out`.
+        StoreError: A store is missing or damaged.
+        ConfigError: The settings do not fit together or to the stores.
+    """
+    stores = {path: Store.open(path) for path in config.stores}
+    chosen = {path: _rows(store, config, rows) for path, store in stores.items()}
+    with held(out):
+        _claim(out, config, _identity(config, stores, chosen))
+        if not (out / RUN).exists():
+            machines = fabric(config.device, precision=config.precision, processes=config.processes)
+            machines.launch(_work, config, chosen, out)
+        return _read(out)
+
+
+def _work(machines: "Fabric", config: PretrainConfig, chosen: Rows, out: Path) -> None:
+    """What each process does."""
+    batches = Batches(
+        [Store.open(path) for path in chosen],
+        list(chosen.values()),
+        batch=config.batch_size,
+        seed=seed_of(config.seed, "batches"),
+        device=machines.device,
+        rank=machines.global_rank,
+        ranks=machines.world_size,
+    )
+    views = recipe(
+        config.recipe,
+        size=config.image_size,
+        channels=config.channels,
+        window=config.window_hu(),
+    )
+
+    def make_views(batch: Batch, generator: torch.Generator) -> list[Tensor]:
+        return views(batch.images, batch.is_hu, generator)
+
+    method = build(config, corpus_size=len(batches.pool))
+    if machines.world_size > 1:
+        synchronise(method)
+    images = config.batch_size * config.loop.accumulate
+    fitted = fit(
+        method,
+        batches=batches,
+        make_views=make_views,
+        optimiser=config.optim,
+        schedule=Schedule(
+            steps=steps_of(config.budget, steps_per_epoch=len(batches.pool) / images),
+            seconds=None if config.budget.hours is None else 3600 * config.budget.hours,
+            warm_up=config.optim.warm_up,
+            start_factor=config.optim.start_factor,
+            final_factor=config.optim.final_factor,
+        ),
+        seed=config.seed,
+        config=config.loop,
+        fabric=machines,
+        folder=out,
+        label=method.name,
+    )
+    if machines.is_global_zero:
+        _leave(out, config, method, fitted)
+
+
+def build(config: PretrainConfig, *, corpus_size: int) -> Method:
+    """The method of `config` around its backbone, with weights that its seed decides."""
+    kind = find(config.method)
+    backbone = create(
+        config.backbone, channels=config.channels, seed=seed_of(config.seed, "backbone")
+    )
+    if config.init != "random":
+        load_into(backbone, config.init)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(config.seed, "method"))
+        return kind(
+            backbone,
+            parse(kind.config_class, config.options, where=f"[{kind.name}]"),
+            image_size=config.image_size,
+            corpus_size=corpus_size,
+        )
+
+
+def _rows(store: Store, config: PretrainConfig, rows: Rows | None) -> NDArray[np.int64]:
+    if rows is not None:
+        return np.asarray(rows[str(store.path)], dtype=np.int64)
+    left_out = store.index["split"].is_in(list(config.leave_out)).fill_null(value=False)
+    return np.flatnonzero(~left_out.to_numpy()).astype(np.int64)
+
+
+def _identity(
+    config: PretrainConfig, stores: Mapping[str, Store], chosen: Rows
+) -> dict[str, Any]:
+    """All that decides the outcome, plain: where a store lies and on what we run do not."""
+    values = config.model_dump(mode="json")
+    for free in ("stores", "device"):
+        del values[free]
+    for free in ("tensorboard", "checkpoint_every"):
+        del values["loop"][free]
+    seen = [
+        {"store": store.hash, "rows": hashlib.sha256(chosen[path].tobytes()).hexdigest()}
+        for path, store in stores.items()
+    ]
+    return {**values, "data": seen}
+
+
+def _claim(out: Path, config: PretrainConfig, identity: Mapping[str, Any]) -> None:
+    """Make `out` the folder of this configuration, or refuse."""
+    file = out / CONFIG
+    if file.exists():
+        before = json.loads(file.read_bytes())["identity"]
+        changed = sorted(_differences(before, identity))
+        if changed:
+            raise OutputError(
+                f"{out} holds a run of another configuration; it differs in {'; '.join(changed)}. "
+                "Choose another folder, or run with the settings of its config.json."
+            )
+        return
+    if any(not path.name.startswith(".") for path in out.iterdir()):
+        raise OutputError(f"{out} holds something that is no run. Choose an empty or a new folder.")
+    write_json(
+        file,
+        {
+            **origin(),
+            "torch": torch.__version__,
+            "machine": machine(),
+            "config": config.model_dump(mode="json"),
+            "identity": identity,
+        },
+    )
+
+
+def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {*before, *now}:
+            yield from _differences(before.get(key), now.get(key), f"{place}.{key}".lstrip("."))
+    elif before != now:
+        yield f"{place} ({before!r} there, {now!r} now)"
+
+
+def _leave(out: Path, config: PretrainConfig, method: Method, fitted: Fitted) -> None:
+    """Write the encoder, then `run.json`, which says that all is there."""
+    source = method if fitted.ema is None else fitted.ema
+    weights = source.backbone.net.state_dict()
+    low, high = config.window_hu()
+    facts = {
+        **origin(),
+        "method": method.name,
+        "backbone": config.backbone,
+        "channels": str(config.channels),
+        "image_size": str(config.image_size),
+        "window_hu": f"{low},{high}",
+        "config": json.dumps(config.model_dump(mode="json")),
+    }
+    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    write_whole(out / ENCODER, to_safetensors(plain, metadata=facts))
+    losses = [row["loss"] for row in fitted.curve if "loss" in row]
+    write_json(
+        out / RUN,
+        {
+            **origin(),
+            "done": True,
+            "steps": fitted.steps,
+            "final_loss": losses[-1],
+            "wall_s": fitted.wall_s,
+            "images_per_s": fitted.images_per_s,
+            "waited": fitted.waited,
+        },
+    )
+
+
+def _read(out: Path) -> Run:
+    facts = json.loads((out / RUN).read_bytes())
+    return Run(
+        folder=out,
+        steps=facts["steps"],
+        final_loss=facts["final_loss"],
+        wall_s=facts["wall_s"],
+        images_per_s=facts["images_per_s"],
+    )
