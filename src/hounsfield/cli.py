@@ -72,5 +72,26 @@ def report(
     typer.echo(f"Report: {page}")
 
 
+@app.command()
+def pretrain(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to train, on what.")],
+    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on in it.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the config."),
+    ] = None,
+) -> None:
+    """Pre-train a backbone on the slices of one or more stores."""
+    from hounsfield.config import load
+    from hounsfield.train.pretrain import PretrainConfig
+    from hounsfield.train.pretrain import pretrain as train
+
+    run = train(load(PretrainConfig, config, overrides=settings or ()), out)
+    typer.echo(
+        f"Run: {run.folder} ({run.steps} steps, loss {run.final_loss:.4g}, "
+        f"{run.images_per_s:.0f} images/s)"
+    )
+
+
 if __name__ == "__main__":
     main()

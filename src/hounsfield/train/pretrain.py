@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -104,9 +104,9 @@ class PretrainConfig(Config):
             "recipe": method.recipe,
             **values,
             "optim": {**filled["optim"], **optim} if isinstance(optim, Mapping) else optim,
-            "options": parse(
-                method.config_class, options, where=f"[{method.name}]"
-            ).model_dump(mode="json"),
+            "options": parse(method.config_class, options, where=f"[{method.name}]").model_dump(
+                mode="json"
+            ),
         }
 
     def window_hu(self) -> tuple[float, float]:
@@ -239,9 +239,7 @@ def _rows(store: Store, config: PretrainConfig, rows: Rows | None) -> NDArray[np
     return np.flatnonzero(~left_out.to_numpy()).astype(np.int64)
 
 
-def _identity(
-    config: PretrainConfig, stores: Mapping[str, Store], chosen: Rows
-) -> dict[str, Any]:
+def _identity(config: PretrainConfig, stores: Mapping[str, Store], chosen: Rows) -> dict[str, Any]:
     """All that decides the outcome, plain: where a store lies and on what we run do not."""
     values = config.model_dump(mode="json")
     for free in ("stores", "device"):
@@ -291,8 +289,8 @@ def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
 
 def _leave(out: Path, config: PretrainConfig, method: Method, fitted: Fitted) -> None:
     """Write the encoder, then `run.json`, which says that all is there."""
-    source = method if fitted.ema is None else fitted.ema
-    weights = source.backbone.net.state_dict()
+    kept = method if fitted.ema is None else cast(Method, fitted.ema)
+    weights = kept.backbone.net.state_dict()
     low, high = config.window_hu()
     facts = {
         **origin(),

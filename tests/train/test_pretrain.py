@@ -1,0 +1,133 @@
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from hounsfield.config import parse
+from hounsfield.data.store import Store, write_store
+from hounsfield.errors import ConfigError, OutputError, StoreError
+from hounsfield.models.backbone import create
+from hounsfield.models.pretrained import load_into
+from hounsfield.seeding import stream
+from hounsfield.train.pretrain import PretrainConfig, pretrain
+
+
+@pytest.fixture
+def store(tmp_path):
+    noise = stream(0, "images").normal(0, 300, size=(24, 32, 32)).astype(np.int16)
+    return write_store(
+        tmp_path / "store",
+        noise,
+        pl.DataFrame(
+            {
+                "patient": [f"p{row // 4}" for row in range(24)],
+                "series": [f"s{row // 4}" for row in range(24)],
+                "split": ["train"] * 12 + [None] * 4 + ["val"] * 4 + ["test"] * 4,
+            }
+        ),
+    )
+
+
+def config(store, **values):
+    plain = {
+        "method": "moco_v2",
+        "stores": [str(store.path)],
+        "backbone": "resnet10_tiny",
+        "image_size": 32,
+        "batch_size": 8,
+        "budget": {"steps": 4},
+        "loop": {"log_every": 1, "checkpoint_every": 2, "tensorboard": False},
+        "device": "cpu",
+    }
+    return parse(PretrainConfig, {**plain, **values}, where="test")
+
+
+def test_a_run_leaves_an_encoder_that_loads_as_a_backbone(store, tmp_path):
+    run = pretrain(config(store), tmp_path / "run")
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert facts["done"] is True
+    assert facts["steps"] == run.steps == 4
+    backbone = create("resnet10_tiny")
+    load_into(backbone, tmp_path / "run/encoder.safetensors")
+    for name, value in load_file(tmp_path / "run/encoder.safetensors").items():
+        np.testing.assert_array_equal(backbone.net.state_dict()[name].numpy(), value)
+    with safe_open(tmp_path / "run/encoder.safetensors", "np") as file:
+        assert file.metadata()["method"] == "moco_v2"
+
+
+def test_a_finished_run_is_not_trained_again(store, tmp_path):
+    pretrain(config(store), tmp_path / "run")
+    before = (tmp_path / "run/run.json").stat().st_mtime_ns
+    pretrain(config(store), tmp_path / "run")
+    assert (tmp_path / "run/run.json").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_another_configuration_is_refused_and_the_difference_named(store, tmp_path):
+    pretrain(config(store), tmp_path / "run")
+    with pytest.raises(OutputError, match=r"differs in seed \(0 there, 7 now\)"):
+        pretrain(config(store, seed=7), tmp_path / "run")
+    with pytest.raises(OutputError, match=r"differs in data"):
+        pretrain(config(store, leave_out=["test"]), tmp_path / "run")
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(store, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/thesis.txt").write_text("dear")
+    with pytest.raises(OutputError, match="holds something that is no run"):
+        pretrain(config(store), tmp_path / "home")
+    assert (tmp_path / "home/thesis.txt").read_text() == "dear"
+
+
+def test_slices_of_left_out_splits_are_never_read(store, tmp_path, monkeypatch):
+    seen = set()
+    read = Store.read
+    monkeypatch.setattr(
+        Store, "read", lambda self, rows: (seen.update(rows.tolist()), read(self, rows))[1]
+    )
+    pretrain(config(store), tmp_path / "run")
+    assert seen == set(range(16))
+
+
+def test_rows_that_are_given_are_the_rows_that_are_read(store, tmp_path, monkeypatch):
+    seen = set()
+    read = Store.read
+    monkeypatch.setattr(
+        Store, "read", lambda self, rows: (seen.update(rows.tolist()), read(self, rows))[1]
+    )
+    rows = {str(store.path): np.array([3, 5, 20])}
+    pretrain(config(store, budget={"steps": 1}), tmp_path / "run", rows=rows)
+    assert seen == {3, 5, 20}
+
+
+def test_going_on_from_a_run_starts_with_its_weights(store, tmp_path):
+    pretrain(config(store), tmp_path / "first")
+    still = {"lr": 1e-30, "weight_decay": 0.0}
+    pretrain(
+        config(store, init=str(tmp_path / "first"), optim=still, budget={"steps": 1}),
+        tmp_path / "second",
+    )
+    first = load_file(tmp_path / "first/encoder.safetensors")
+    second = load_file(tmp_path / "second/encoder.safetensors")
+    np.testing.assert_array_equal(first["layer1.0.conv1.weight"], second["layer1.0.conv1.weight"])
+
+
+def test_what_is_left_out_of_a_config_is_the_papers_or_ours(store):
+    paper = config(store, settings="paper", batch_size=256)
+    assert (paper.optim.name, paper.optim.peak(256)) == ("sgd", 0.03)
+    ours = config(store, optim={"lr": 0.5})
+    assert (ours.optim.name, ours.optim.lr, ours.optim.weight_decay) == ("adamw", 0.5, 0.05)
+
+
+def test_a_wrong_config_is_refused_before_anything_is_written(store, tmp_path):
+    with pytest.raises(ConfigError, match="unknown method 'moco'"):
+        config(store, method="moco")
+    with pytest.raises(ConfigError, match=r"\[moco_v2\].*unknown key.*queu"):
+        config(store, moco_v2={"queu": 1})
+    with pytest.raises(ConfigError, match="give exactly one of epochs, steps, hours"):
+        config(store, budget={"steps": 1, "epochs": 2})
+    with pytest.raises(StoreError):
+        pretrain(config(store, stores=[str(tmp_path / "none")]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
