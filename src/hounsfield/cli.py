@@ -93,5 +93,24 @@ def pretrain(
     )
 
 
+@app.command()
+def weights(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="A checkpoint, a run folder or a hub id.")
+    ],
+    backbone: Annotated[
+        str | None, typer.Option(help="The backbone to fill (default: find out).")
+    ] = None,
+) -> None:
+    """Say what a checkpoint is, where it comes from, and which backbone it fills."""
+    from hounsfield.models.recognise import GUESSES, describe
+
+    found = describe(source, [backbone] if backbone else GUESSES)
+    for line in found.lines():
+        typer.echo(line)
+    if backbone and not found.filled:
+        raise typer.Exit(2)
+
+
 if __name__ == "__main__":
     main()

@@ -66,8 +66,10 @@ def create(name: str, *, channels: int = 1, seed: int = 0, drop_path: float = 0.
                 **SMALL[name],
             )
         else:
+            # Some networks (DenseNet) know no stochastic depth, not even none of it.
+            options = {"drop_path_rate": drop_path} if drop_path else {}
             net = timm.create_model(
-                name, pretrained=False, in_chans=channels, num_classes=0, drop_path_rate=drop_path
+                name, pretrained=False, in_chans=channels, num_classes=0, **options
             )
     if not hasattr(net, "feature_info"):
         raise ConfigError(f"backbone {name!r} has no spatial feature maps; choose a CNN.")
