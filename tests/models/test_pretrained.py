@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -226,8 +227,10 @@ def test_the_backbone_is_told_by_the_tensors() -> None:
 
 
 def test_one_of_our_runs_loads_by_its_folder_and_tells_its_story(tmp_path: Path) -> None:
-    told = {"method": "byol", "backbone": "resnet10_tiny", "stores": '["ab", "cd"]'}
+    told = {"method": "byol", "backbone": "resnet10_tiny"}
     save_file(state(channels=1), tmp_path / "encoder.safetensors", metadata=told)
+    seen = [{"store": "ab", "rows": "12"}, {"store": "cd", "rows": "34"}]
+    (tmp_path / "config.json").write_text(json.dumps({"identity": {"data": seen}}))
     card = load_into(backbones.create("resnet10_tiny"), tmp_path)
     assert card.method == "byol"
     assert card.origin == "a hounsfield run of byol"

@@ -160,6 +160,9 @@ def _hub_facts(config: Path) -> dict[str, str]:
 
 def _beside(path: Path) -> dict[str, str]:
     """What lies beside a file: an export's `manifest.json`, or torchvision's word by its name."""
+    run = _json(path.parent / "config.json").get("identity", {})
+    if path.name in RUN_FILES and isinstance(run, dict) and run.get("data"):
+        return {"stores": json.dumps([part["store"] for part in run["data"]])}
     manifest = _json(path.parent / "manifest.json")
     if manifest.get("file") == path.name:
         return {
