@@ -24,7 +24,7 @@ from hounsfield.losses.masked_mse import (
     patchify,
     unpatchify,
 )
-from hounsfield.methods.base import Method, Step
+from hounsfield.methods.base import Method, Step, expect
 from hounsfield.models.backbone import Backbone
 from hounsfield.models.decoder import Decoder
 from hounsfield.models.gather import gather
@@ -88,7 +88,7 @@ class SparK(Method):
 
     def forward(self, views: Sequence[Tensor]) -> Step:
         """The error of what is drawn where the image was hidden."""
-        (images,) = views
+        (images,) = expect(views, 1, method=self.name)
         return self.step(images, self.draw_layout(images))
 
     def draw_layout(self, images: Tensor) -> Layout:
