@@ -1,0 +1,228 @@
+"""What a study file says: everything is named before anything runs."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from hounsfield.config import Config, parse, read_toml
+from hounsfield.errors import one_of
+from hounsfield.study.task import TaskConfig
+
+Protocol = Literal["fair", "paper", "linear", "knn"]
+SCRATCH, IMAGENET = "scratch", "imagenet"
+CONTROLS = ("histogram", "position")
+BUILT_IN = (SCRATCH, IMAGENET, *CONTROLS)
+
+
+class Budget(Config):
+    """What every arm may spend in a cell of the protocol `fair`.
+
+    Attributes:
+        steps: Updates of the weights, the same at every fraction.
+        batch: Images in a batch; as many of each class.
+        lr: One learning rate, or the grid of which each cell chooses one.
+        weight_decay: Of AdamW.
+        warm_up: Share of the steps in which the rate climbs.
+        layer_decay: Factor of the rate from one stage of a pre-trained backbone to the one below.
+        looks: How often validation is looked at, the last step included, where a cell has
+            enough validation patients to choose a step.
+    """
+
+    steps: PositiveInt = 2000
+    batch: PositiveInt = 32
+    lr: PositiveFloat | tuple[PositiveFloat, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
+    weight_decay: NonNegativeFloat = 0.05
+    warm_up: float = Field(default=0.1, ge=0, lt=1)
+    layer_decay: float = Field(default=0.7, gt=0, le=1)
+    looks: PositiveInt = 5
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates to try, ascending."""
+        return tuple(sorted(set(self.lr))) if isinstance(self.lr, tuple) else (self.lr,)
+
+    @field_validator("lr")
+    @classmethod
+    def _some(cls, lr: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        if lr == ():
+            raise ValueError("give at least one learning rate")
+        return lr
+
+
+class Paper(Config):
+    """The published study's fine-tuning, as its code really ran (arXiv 2308.06534).
+
+    Attributes:
+        epochs: Passes over the training images, so few labels mean few steps.
+        head_epochs: Of these, the first in which only the head and the batch norms learn.
+        batch: Images in a batch.
+        lr: Of the head, and of everything in the one epoch that follows `head_epochs`.
+        lr_after: Of everything from then on.
+        weight_decay: Adam's L2 penalty.
+    """
+
+    epochs: PositiveInt = 70
+    head_epochs: NonNegativeInt = 10
+    batch: PositiveInt = 64
+    lr: PositiveFloat = 1e-4
+    lr_after: PositiveFloat = 2e-5
+    weight_decay: NonNegativeFloat = 5e-4
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.head_epochs >= self.epochs:
+            raise ValueError("head_epochs must be fewer than epochs")
+        return self
+
+
+class Primary(Config):
+    """The one question that decides, said beforehand.
+
+    Attributes:
+        arm, baseline: The contrast.
+        task: None is the first task.
+        protocol: None is the first protocol.
+        metric: Of the contrast.
+        level: Scores of slices, or of patients.
+        fraction: None is the smallest.
+        family: Comparisons that share one error rate; empty is every other arm with `baseline`.
+        hypotheses: Pairs of which the first is claimed to be more robust to few labels; empty is
+            `arm` and `baseline`.
+    """
+
+    arm: str
+    baseline: str = SCRATCH
+    task: str | None = None
+    protocol: Protocol | None = None
+    metric: Literal["auc"] = "auc"
+    level: Literal["slice", "patient"] = "slice"
+    fraction: float | None = None
+    family: tuple[tuple[str, str], ...] = ()
+    hypotheses: tuple[tuple[str, str], ...] = ()
+
+
+class StudyConfig(Config):
+    """A study file.
+
+    Attributes:
+        name: Whose results an output folder holds; None is the file's name.
+        seed: Decides all chance.
+        stores: Name -> folder, relative to the study file.
+        tasks: Name -> task.
+        pretrain: Name -> settings of a pre-training; its method is its name unless it says so.
+            Stores are names in `stores`; none given means all of them.
+        weights: Name -> a file with weights of the backbone.
+        predictions: Name -> a CSV with somebody else's scores.
+        arms: scratch, imagenet, histogram, position, or a name in the three tables above.
+        backbone: Of all arms.
+        image_size: Pixels of the images that networks see.
+        fractions: Of the training patients, from 0 to 1.
+        repeats: Draws of the ladder, and seeds, the same for every arm.
+        folds: 0 takes the store's split; 2 or more cross-validates over all patients.
+        val_share: Share of the training patients that choose, where no split names them.
+        protocols: Ways to fine-tune.
+        keep_out: Whom pre-training must not see: the test patients, or all labelled patients.
+        pretrain_seeds: One checkpoint for all repeats, or a pre-training for each.
+        budget: Of the protocol `fair`.
+        paper: Of the protocol `paper`.
+        primary: The question that decides.
+        device: Where to compute.
+    """
+
+    name: str | None = None
+    seed: NonNegativeInt = 0
+    stores: dict[str, str] = Field(min_length=1)
+    tasks: dict[str, TaskConfig] = Field(min_length=1)
+    pretrain: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    weights: dict[str, str] = Field(default_factory=dict)
+    predictions: dict[str, str] = Field(default_factory=dict)
+    arms: tuple[str, ...] = Field(min_length=1)
+    backbone: str = "resnet50"
+    image_size: PositiveInt = 224
+    fractions: tuple[float, ...] = (1.0, 0.25, 0.1)
+    repeats: PositiveInt = 3
+    folds: NonNegativeInt = 0
+    val_share: float = Field(default=0.2, ge=0, lt=1)
+    protocols: tuple[Protocol, ...] = ("fair",)
+    keep_out: Literal["test", "labelled"] = "test"
+    pretrain_seeds: Literal["shared", "per_repeat"] = "shared"
+    budget: Budget = Budget()
+    paper: Paper = Paper()
+    primary: Primary | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @field_validator("fractions")
+    @classmethod
+    def _shares(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
+        if not fractions or any(not 0 < fraction <= 1 for fraction in fractions):
+            raise ValueError("fractions lie above 0 and up to 1")
+        return tuple(sorted(set(fractions), reverse=True))
+
+    @field_validator("folds")
+    @classmethod
+    def _not_one(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("one fold judges nobody; 0 takes the store's split, 5 is usual")
+        return folds
+
+    @field_validator("arms", "protocols")
+    @classmethod
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("a name stands twice")
+        return names
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        known = [*BUILT_IN, *self.pretrain, *self.weights, *self.predictions]
+        twice = {name for name in known if known.count(name) > 1}
+        if twice:
+            raise ValueError(f"{sorted(twice)} name two things; rename one in its table")
+        for arm in self.arms:
+            _known("arm", arm, known)
+        if self.primary is not None:
+            _check_primary(self.primary, self)
+        return self
+
+
+def load_study(path: Path) -> StudyConfig:
+    """The study in the file `path`; its paths are made absolute, from the file's own folder.
+
+    Raises:
+        ConfigError: The file is missing, not TOML, or says something that is not allowed.
+    """
+    values = read_toml(path)
+    values.setdefault("name", path.stem)
+    for table in ("stores", "weights", "predictions"):
+        if isinstance(values.get(table), dict):
+            values[table] = {
+                name: str(path.resolve().parent / place) if isinstance(place, str) else place
+                for name, place in values[table].items()
+            }
+    return parse(StudyConfig, values, where=str(path))
+
+
+def _check_primary(primary: Primary, study: StudyConfig) -> None:
+    pairs = [(primary.arm, primary.baseline), *primary.family, *primary.hypotheses]
+    for arm in {name for pair in pairs for name in pair}:
+        _known("arm", arm, study.arms)
+    if primary.task is not None:
+        _known("task", primary.task, study.tasks)
+    if primary.protocol is not None:
+        _known("protocol", primary.protocol, study.protocols)
+    if primary.fraction is not None and primary.fraction not in study.fractions:
+        raise ValueError(f"primary.fraction {primary.fraction} is not one of {study.fractions}")
+
+
+def _known(what: str, name: str, allowed: Any) -> None:
+    if name not in allowed:
+        raise ValueError(one_of(what, name, allowed))

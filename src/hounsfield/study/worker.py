@@ -1,0 +1,184 @@
+"""One process's part of a study: it keeps images and starts in memory and runs cell after cell."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hounsfield import __version__
+from hounsfield.data.split import strata
+from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun
+from hounsfield.files import disk_errors, folder_whole, write_json
+from hounsfield.models.backbone import Backbone
+from hounsfield.study import images as store_images
+from hounsfield.study import scores
+from hounsfield.study.finetune import ENOUGH, Labels, Trained, fair
+from hounsfield.study.images import Images
+from hounsfield.study.plan import Cell, Plan
+from hounsfield.study.start import backbone_of
+from hounsfield.study.task import Task
+from hounsfield.train.device import fabric
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a cell ended: done, unfinished or failed, and why."""
+
+    cell: str
+    status: str
+    reason: str
+    wall_s: float
+
+
+class Worker:
+    """Runs the cells of a plan, one after another, into the study's folder."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan, self.folder = plan, folder
+        self._images: dict[str, Images] = {}
+
+    @cached_property
+    def fabric(self) -> "Fabric":
+        """The device and the precision of all cells."""
+        return fabric(self.plan.config.device)
+
+    def images(self, task: str) -> Images:
+        """The images of a task, read when they are first asked for."""
+        if task not in self._images:
+            self._images[task] = store_images.read(self.plan.tasks[task], self.fabric.device)
+        return self._images[task]
+
+    def run(self, cell: Cell) -> Ended:
+        """Run a cell and write its folder; a failure is written there too.
+
+        Raises:
+            DiskError: The folder cannot be written.
+            InterruptedRun: The user stopped the work.
+        """
+        started = time.perf_counter()
+        trained: Trained | None = None
+        tables: Mapping[str, pl.DataFrame] = {}
+        reason = ""
+        try:
+            trained = self._train(cell)
+            tables = self._tables(cell, trained)
+        except (DiskError, InterruptedRun):
+            raise
+        except HounsfieldError as error:
+            reason = str(error)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        status = "failed" if trained is None else "unfinished" if trained.unfinished else "done"
+        reason = reason or (trained.unfinished if trained else "")
+        ended = Ended(cell.hash, status, reason, time.perf_counter() - started)
+        self._write(cell, ended, trained, tables)
+        return ended
+
+    def give_up(self, cell: Cell, reason: str) -> Ended:
+        """Write the folder of a cell that failed elsewhere."""
+        ended = Ended(cell.hash, "failed", reason, 0.0)
+        self._write(cell, ended, None, {})
+        return ended
+
+    def labels(self, cell: Cell) -> Labels:
+        """The cell's labels as places in the task's images."""
+        task = self.plan.tasks[cell.task]
+        val = task.rows(cell.rung.val)
+        fewest = _fewest_patients(task, val)
+        classes, enough = len(task.classes), fewest >= ENOUGH
+
+        def val_score(logits: NDArray[np.float32]) -> float | None:
+            rows = scores.table(task, val, logits, split="val")
+            return scores.choice(rows, classes=classes, enough=enough)
+
+        return Labels(
+            train=task.rows(cell.rung.train),
+            val=val,
+            test=task.rows(cell.test),
+            val_score=val_score,
+            enough=enough,
+            some=fewest >= 1,
+        )
+
+    def start(self, cell: Cell) -> Callable[[], Backbone]:
+        """A maker of fresh copies of the arm's backbone."""
+        return backbone_of(cell, self.plan.config, self.folder)
+
+    def _train(self, cell: Cell) -> Trained:
+        task, config = self.plan.tasks[cell.task], self.plan.config
+        return fair(
+            self.start(cell),
+            self.images(cell.task),
+            self.labels(cell),
+            classes=len(task.classes),
+            size=config.image_size,
+            budget=config.budget,
+            seed=cell.seed,
+            on=self.fabric,
+        )
+
+    def _tables(self, cell: Cell, trained: Trained) -> Mapping[str, pl.DataFrame]:
+        task, labels = self.plan.tasks[cell.task], self.labels(cell)
+        val = scores.table(task, labels.val, trained.val, split="val")
+        test = scores.table(task, labels.test, trained.test, split="test")
+        both = pl.concat([val, test])
+        bad = both.filter(~pl.all_horizontal(pl.col("^logit_.*$").is_finite()))
+        if len(bad):
+            raise HounsfieldError(f"{len(bad)} of {len(both)} scores are not finite numbers.")
+        return {"scores": both, "curve": pl.DataFrame(trained.curve, infer_schema_length=None)}
+
+    def _write(
+        self,
+        cell: Cell,
+        ended: Ended,
+        trained: Trained | None,
+        tables: Mapping[str, pl.DataFrame],
+    ) -> None:
+        place = self.folder / "cells" / cell.hash
+        if place.exists():  # it failed before
+            shutil.rmtree(place)
+        with folder_whole(place) as folder, disk_errors(place):
+            for name, rows in tables.items():
+                rows.write_parquet(folder / f"{name}.parquet")
+            write_json(folder / "cell.json", _facts(cell, self.plan, ended, trained))
+
+
+def _facts(cell: Cell, plan: Plan, ended: Ended, trained: Trained | None) -> dict[str, Any]:
+    task = plan.tasks[cell.task]
+    return {
+        "hash": cell.hash,
+        "arm": cell.arm,
+        "task": cell.task,
+        "protocol": cell.protocol,
+        "fraction": cell.fraction,
+        "repeat": cell.repeat,
+        "fold": cell.fold,
+        "status": ended.status,
+        "reason": ended.reason,
+        "wall_s": round(ended.wall_s, 3),
+        "seed": cell.seed,
+        "n_train_patients": len(cell.rung.train),
+        "n_train_images": len(task.rows(cell.rung.train)),
+        "n_val_patients": len(cell.rung.val),
+        "pretrain_hash": cell.pretraining,
+        **(trained.facts if trained else {}),
+        "settings": cell.settings,
+        "version": __version__,
+    }
+
+
+def _fewest_patients(task: Task, places: NDArray[np.int64]) -> int:
+    """Patients of the class that has fewest of them at `places`."""
+    rows = task.images[places.tolist()]
+    carried = strata(rows["patient"].to_list(), rows["label"].to_list()).values()
+    return min(sum(label in c for c in carried) for label in range(len(task.classes)))

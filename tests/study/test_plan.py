@@ -1,0 +1,197 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from hounsfield.data.store import write_store
+from hounsfield.errors import ConfigError, LabelError, LeakError
+from hounsfield.study.config import load_study
+from hounsfield.study.plan import plan
+
+SPARK = {"spark": {"budget": {"steps": 2}, "batch_size": 4}}
+
+
+def hashes(planned, **wanted):
+    return {
+        cell.hash
+        for cell in planned.cells
+        if all(getattr(cell, name) == value for name, value in wanted.items())
+    }
+
+
+def test_every_arm_learns_from_the_same_labels_in_the_same_order(study):
+    planned = plan(study(arms=["scratch", "spark"], pretrain=SPARK))
+    assert len(planned.cells) == 2 * 2 * 2
+    twins = {}
+    for cell in planned.cells:
+        twins.setdefault((cell.fraction, cell.repeat), []).append(cell)
+    for one, two in twins.values():
+        assert (one.rung, one.test, one.seed) == (two.rung, two.test, two.seed)
+        assert one.hash != two.hash
+
+
+def test_a_changed_setting_renames_only_the_cells_that_it_touches(study):
+    before = plan(study(arms=["scratch", "spark"], pretrain=SPARK))
+    other_spark = {"spark": {"budget": {"steps": 3}, "batch_size": 4}}
+    after = plan(study(arms=["scratch", "spark"], pretrain=other_spark))
+    assert hashes(before, arm="scratch") == hashes(after, arm="scratch")
+    assert not hashes(before, arm="spark") & hashes(after, arm="spark")
+
+    wider = plan(study(fractions=[1.0, 0.5, 0.3], repeats=3))
+    assert hashes(before, arm="scratch") < hashes(wider, arm="scratch")
+
+    longer = plan(study(budget={"steps": 21, "batch": 8, "lr": 0.01}))
+    assert not hashes(before) & hashes(longer)
+
+
+def test_no_pretraining_sees_a_test_patient(study):
+    planned = plan(study(arms=["scratch", "spark"], pretrain=SPARK, folds=4))
+    assert len(planned.pretrainings) == 4
+    for cell in planned.cells:
+        if cell.pretraining:
+            assert set(cell.test) <= set(planned.pretrainings[cell.pretraining].without)
+
+
+def test_pretraining_without_any_labelled_patient_serves_all_folds(study, store, tmp_path):
+    images = np.zeros((4, 32, 32), np.int16)
+    index = pl.DataFrame({"patient": list("abcd"), "series": list("abcd")})
+    more = write_store(tmp_path / "more", images, index).path
+    stores = {"ct": str(store), "more": str(more)}
+    planned = plan(
+        study(arms=["spark"], pretrain=SPARK, folds=4, keep_out="labelled", stores=stores)
+    )
+    (run,) = planned.pretrainings.values()
+    assert len(run.without) == 20
+
+
+def test_repeats_may_have_a_pretraining_each(study):
+    own = study(arms=["scratch", "spark"], pretrain=SPARK, pretrain_seeds="per_repeat")
+    planned = plan(own)
+    assert len(planned.pretrainings) == 2
+    assert not any("share one checkpoint" in warning for warning in planned.warnings)
+    shared = plan(study(arms=["scratch", "spark"], pretrain=SPARK))
+    assert any("share one checkpoint" in warning for warning in shared.warnings)
+
+
+def test_folds_judge_every_patient_once_in_every_repeat(study):
+    planned = plan(study(folds=5))
+    for repeat in range(2):
+        tested = [
+            patient
+            for cell in planned.cells
+            if cell.repeat == repeat and cell.fraction == 1.0
+            for patient in cell.test
+        ]
+        assert sorted(tested) == sorted(f"p{number:02d}" for number in range(20))
+
+
+def test_a_filter_keeps_the_images_that_pass_it(study):
+    task = {"store": "ct", "label": "lesion", "where": {"share": {"min": 0.2, "max": 0.6}}}
+    planned = plan(study(tasks={"lesion": task}))
+    kept = planned.tasks["lesion"].images
+    assert kept["z"].unique().sort().to_list() == [2, 3]
+    some = ["p00", "p01", "p03", "p08"]
+    tasks = {"lesion": {**task, "where": {"patient": some}}}
+    named = plan(study(tasks=tasks, fractions=[1.0], val_share=0))
+    assert sorted(named.tasks["lesion"].images["patient"].unique()) == some
+
+
+def test_a_task_by_patient_judges_patients(study):
+    planned = plan(study(tasks={"kind": {"store": "ct", "label": "kind", "level": "patient"}}))
+    task = planned.tasks["kind"]
+    assert task.classes == ("sick", "well")
+    assert task.images["unit"].n_unique() == 20
+
+
+def test_an_external_store_judges_instead_of_the_own_test_patients(study, store, tmp_path):
+    images = np.zeros((6, 32, 32), np.int16)
+    index = pl.DataFrame(
+        {"patient": list("aabbcc"), "series": list("aabbcc"), "lesion": [0, 1, 0, 0, 1, 0]}
+    )
+    outside = write_store(tmp_path / "outside", images, index).path
+    planned = plan(
+        study(
+            stores={"ct": str(store), "away": str(outside)},
+            tasks={"lesion": {"store": "ct", "label": "lesion", "external": "away"}},
+        )
+    )
+    assert {cell.test for cell in planned.cells} == {("a", "b", "c")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"image_size": 40}, ConfigError, r"40 is not a multiple of 32, .* Use 32 or 64\."),
+        ({"backbone": "resnet10_tin"}, ConfigError, "Did you mean 'resnet10_tiny'"),
+        ({"fractions": [1.0, 0.03]}, LabelError, "fraction 0.03 is 0 of 13 training patients"),
+        ({"tasks": {"x": {"store": "mr", "label": "lesion"}}}, ConfigError, "unknown store 'mr'"),
+        ({"tasks": {"x": {"store": "ct", "label": "leson"}}}, ConfigError, "mean 'lesion'"),
+        (
+            {"tasks": {"x": {"store": "ct", "label": "lesion", "level": "patient"}}},
+            LabelError,
+            "10 patients carry more than one value of 'lesion'",
+        ),
+        (
+            {"tasks": {"x": {"store": "ct", "label": "lesion", "where": {"shar": 1}}}},
+            ConfigError,
+            "unknown column 'shar'. Did you mean 'share'",
+        ),
+        (
+            {"tasks": {"x": {"store": "ct", "label": "lesion", "where": {"share": {"min": 2}}}}},
+            LabelError,
+            "no image .* passes `where`",
+        ),
+        ({"arms": ["spark"], "pretrain": {"spark": {"stps": 1}}}, ConfigError, "stps"),
+        (
+            {"arms": ["x"], "pretrain": {"x": {"method": "sparc"}}},
+            ConfigError,
+            "unknown method 'sparc'. Did you mean 'spark'",
+        ),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_runs(study, changes, error, message):
+    with pytest.raises(error, match=message):
+        plan(study(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": ["sparc"]}, "unknown arm 'sparc'"),
+        ({"arms": ["scratch", "scratch"]}, "a name stands twice"),
+        ({"fractions": [0.0, 1.0]}, "fractions lie above 0"),
+        ({"folds": 1}, "one fold judges nobody"),
+        ({"primary": {"arm": "spark"}}, "unknown arm 'spark'"),
+        ({"primary": {"arm": "scratch", "fraction": 0.7}}, "0.7 is not one of"),
+        ({"pretrain": {"scratch": {}}}, "name two things"),
+        ({"repeat": 3}, "unknown key at repeat: 'repeat'. Did you mean 'repeats'"),
+    ],
+)
+def test_a_study_file_that_says_what_is_not_allowed_is_refused(study, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        study(**changes)
+
+
+def test_a_patient_in_both_train_and_test_is_refused(study, tmp_path):
+    images = np.zeros((4, 32, 32), np.int16)
+    index = pl.DataFrame(
+        {
+            "patient": list("abca"),
+            "series": list("abca"),
+            "split": ["train", "train", "test", "test"],
+            "lesion": [0, 1, 0, 1],
+        }
+    )
+    torn = write_store(tmp_path / "torn", images, index).path
+    with pytest.raises(LeakError, match="1 patients stand in both train and test: a"):
+        plan(study(stores={"ct": str(torn)}, val_share=0))
+
+
+def test_paths_are_taken_from_the_study_files_own_folder(store, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        f'arms = ["scratch"]\nbackbone = "resnet10_tiny"\nimage_size = 32\n'
+        f'[stores]\nct = "../{store.name}"\n[tasks.lesion]\nstore = "ct"\nlabel = "lesion"\n'
+    )
+    config = load_study(file)
+    assert config.name == "mine"
+    assert config.stores["ct"] == str(tmp_path / f"../{store.name}")
