@@ -1,0 +1,334 @@
+"""Every number about one task under one protocol, with its interval or the reason for none."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hounsfield.judge import limits, metrics
+from hounsfield.judge.jackknife import Intervals, components, contrast, level, welch_df
+from hounsfield.judge.metrics import Bools, Floats, Measured, Truth
+from hounsfield.judge.power import pilot, smallest_effect
+from hounsfield.judge.questions import Question, questions
+from hounsfield.judge.scores import Board
+
+Metric = Callable[[Floats, Truth], Measured]
+Plain = Callable[[Floats, Truth], Floats]
+WITH_INTERVALS: Mapping[str, Metric] = {
+    "auc": metrics.auc,
+    "balanced_accuracy": metrics.balanced_accuracy,
+}
+PLAIN: Mapping[str, Plain] = {
+    "average_precision": metrics.average_precision,
+    "f1": metrics.f1,
+    "brier": metrics.brier,
+    "ece": metrics.calibration_error,
+}
+LEVELS = ("slice", "patient")
+AT_ONCE = 256  # questions whose delete-one values are in memory together
+ALPHA = 0.05
+PRIMARY_METRIC = "auc"  # the only one with p-values
+ENOUGH_FOR_ALL = 5  # patients on the scarcest side from which all patients count, where no Welch
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A number: one row of `results.parquet`.
+
+    Attributes:
+        kind, task, protocol, level, metric, arm, baseline, fraction: What the number is of.
+        estimate: Mean over repeats; None where a cell of every repeat is missing.
+        low, high: 95 % interval, unadjusted; None where none holds.
+        p: Two-sided p of no difference, of the primary metric only.
+        p_holm: The same within its declared family.
+        df: Degrees of freedom.
+        smallest_effect: Difference that these patients and repeats show with 80 % probability.
+        n_patients: Test patients.
+        n_positive_patients: Test patients on the scarcest side, or of the rarest class.
+        n_images: Test images.
+        repeats: Repeats that are complete in every cell of the question.
+        folds: Folds, 1 for a fixed split.
+        train_patients, train_images: What the point learned from, mean over its cells.
+        flag: What limits the number.
+        reason: Why it has no interval, or no value.
+    """
+
+    kind: str
+    task: str
+    protocol: str
+    level: str
+    metric: str
+    arm: str
+    baseline: str | None
+    fraction: float | None
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    df: float | None = None
+    smallest_effect: float | None = None
+    n_patients: int = 0
+    n_positive_patients: int = 0
+    n_images: int = 0
+    repeats: int = 0
+    folds: int = 1
+    train_patients: float | None = None
+    train_images: float | None = None
+    flag: str = ""
+    reason: str = ""
+
+
+def answers(
+    board: Board,
+    *,
+    pairs: Sequence[tuple[str, str]] = (),
+    comparisons: Callable[[Answer], int] = lambda _: 1,
+) -> Iterator[Answer]:
+    """Every answer about `board`.
+
+    Args:
+        board: The scores of a task under a protocol.
+        pairs: Comparisons (arm, baseline) whose direction is declared.
+        comparisons: How many comparisons share an answer's error rate.
+    """
+    asked = questions(board.arms, board.fractions, pairs=pairs)
+    for at in LEVELS:
+        view = board if at == "slice" else _by_patient(board)
+        if view is None:
+            continue
+        blank = Answer(
+            "", board.task, board.protocol, at, "", "", None, None,
+            n_patients=len(board.truth.folds),
+            n_images=len(board.truth.labels),
+            folds=len(np.unique(board.truth.folds)),
+        )  # fmt: skip
+        for name, metric in WITH_INTERVALS.items():
+            measured = _measure(metric, view)
+            start = replace(blank, metric=name, n_positive_patients=measured.scarcest)
+            yield from _with_intervals(view, measured, asked, start, comparisons)
+        for name, plain in PLAIN.items():
+            yield from _plain(view, plain, replace(blank, metric=name))
+
+
+def _by_patient(board: Board) -> Board | None:
+    """The board with patients as units, or None where a patient has no one class."""
+    pooled = [metrics.by_patient(arm.astype(np.float64), board.truth) for arm in board.logits]
+    if pooled[0] is None:
+        return None
+    logits = np.stack([one[0] for one in pooled if one is not None])
+    return replace(board, logits=logits, truth=pooled[0][1])
+
+
+def _measure(metric: Metric, board: Board) -> Measured:
+    """The metric of every model of the board (arms, fractions, repeats)."""
+    arms = [metric(arm.astype(np.float64), board.truth) for arm in board.logits]
+    sides = [arm.sides for arm in arms if arm.sides is not None]
+    return replace(
+        arms[0],
+        value=np.stack([arm.value for arm in arms]),
+        without=np.stack([arm.without for arm in arms]),
+        sides=np.stack(sides) if sides else None,
+    )
+
+
+def _with_intervals(
+    board: Board,
+    measured: Measured,
+    asked: Sequence[Question],
+    start: Answer,
+    comparisons: Callable[[Answer], int],
+) -> Iterator[Answer]:
+    why = limits.refusal(board.truth, measured)
+    for repeats, group in _by_repeats(board, asked):
+        blanks = [_blank(board, question, start, repeats) for question in group]
+        if not repeats.any():
+            yield from (replace(blank, reason="no repeat is complete") for blank in blanks)
+            continue
+        weights = np.stack([question.weights for question in group])
+        chosen = _of_repeats(measured, repeats)
+        if why:
+            estimates = np.tensordot(weights, chosen.value, 2).mean(axis=-1)
+            for blank, estimate in zip(blanks, estimates, strict=True):
+                yield replace(blank, estimate=_number(estimate), reason=why)
+            continue
+        answer = _singles if group[0].single else _contrasts
+        for first in range(0, len(group), AT_ONCE):
+            here = slice(first, first + AT_ONCE)
+            found = answer(chosen, weights[here], blanks[here], comparisons)
+            yield from (_flagged(board, measured, one) for one in found)
+
+
+def _by_repeats(board: Board, asked: Sequence[Question]) -> Iterator[tuple[Bools, list[Question]]]:
+    """Questions of one sort, single arms or contrasts, with the repeats complete for them.
+
+    Repeats are paired: one that lacks a cell of the question is used for none of its cells.
+    """
+    groups: dict[tuple[bool, bytes], list[Question]] = {}
+    for question in asked:
+        repeats = board.complete[question.weights != 0].all(axis=0)
+        groups.setdefault((question.single, repeats.tobytes()), []).append(question)
+    for (_, repeats), group in groups.items():
+        yield np.frombuffer(repeats, dtype=np.bool_), group
+
+
+def _blank(board: Board, question: Question, start: Answer, repeats: Bools) -> Answer:
+    place = None
+    if question.fraction is not None:
+        place = board.arms.index(question.arm), board.fractions.index(question.fraction)
+    return replace(
+        start,
+        kind=question.kind,
+        arm=question.arm,
+        baseline=question.baseline,
+        fraction=question.fraction,
+        repeats=int(repeats.sum()),
+        train_patients=None if place is None else _number(board.train_patients[place]),
+        train_images=None if place is None else _number(board.train_images[place]),
+        flag=_left_out(repeats),
+    )
+
+
+def _of_repeats(measured: Measured, repeats: Bools) -> Measured:
+    return replace(
+        measured,
+        value=measured.value[:, :, repeats],
+        without=measured.without[:, :, repeats],
+        sides=None if measured.sides is None else measured.sides[:, :, repeats],
+    )
+
+
+def _singles(
+    measured: Measured,
+    weights: Floats,
+    blanks: Sequence[Answer],
+    comparisons: Callable[[Answer], int],
+) -> Iterator[Answer]:
+    """Answers about one arm each; weights (questions, arms, fractions)."""
+    del comparisons  # a single arm is not tested
+    found = level(
+        np.tensordot(weights, measured.value, 2),
+        np.tensordot(weights, measured.without, 2),
+        measured.scarcest - 1.0,
+        floor=measured.floor,
+    )
+    for place, blank in enumerate(blanks):
+        one = _filled(blank, found, place)
+        if one.low is not None:
+            yield one
+        elif one.estimate == 1:
+            share = 3 / measured.scarcest
+            yield replace(
+                one,
+                reason=f"perfect on all {measured.scarcest} patients of the scarcest side; by the "
+                f"rule of three up to {share:.0%} of such patients could be ranked wrongly",
+            )
+        else:
+            yield replace(one, reason="scores are constant")
+
+
+def _contrasts(
+    measured: Measured,
+    weights: Floats,
+    blanks: Sequence[Answer],
+    comparisons: Callable[[Answer], int],
+) -> Iterator[Answer]:
+    """Answers about differences; weights (questions, arms, fractions)."""
+    theta = np.tensordot(weights, measured.value, 2)  # (questions, repeats)
+    without = np.tensordot(weights, measured.without, 2)  # (questions, repeats, patients)
+    df = _patient_df(measured, weights)
+    found = contrast(theta, without, df)
+    tested = blanks[0].metric == PRIMARY_METRIC
+    effects = np.full(len(blanks), np.nan)
+    if tested:
+        effects = smallest_effect(
+            pilot(components(theta, without), df),
+            patients=without.shape[-1],
+            repeats=theta.shape[-1],
+            alpha=ALPHA / np.array([comparisons(blank) for blank in blanks]),
+        )
+    for place, blank in enumerate(blanks):
+        reach = 2.0 if blank.kind == "drop_difference" else 1.0
+        one = _filled(blank, found, place)
+        if one.low is None or one.high is None:
+            same = not theta[place].any() and not without[place].any()
+            yield replace(
+                one,
+                p=1.0 if same and tested else None,
+                reason="identical in every repeat, with and without any patient"
+                if same
+                else "the variance is estimated as zero",
+            )
+            continue
+        yield replace(
+            one,
+            low=max(one.low, -reach),
+            high=min(one.high, reach),
+            p=_number(found.p[place]) if tested else None,
+            smallest_effect=_number(effects[place]),
+        )
+
+
+def _patient_df(measured: Measured, weights: Floats) -> Floats:
+    """Degrees of freedom (questions,) of the patients' part of differences."""
+    if measured.sides is None or measured.side_patients is None:
+        n_patients = measured.without.shape[-1]
+        enough = measured.scarcest >= ENOUGH_FOR_ALL
+        return np.full(len(weights), (n_patients if enough else measured.scarcest) - 1.0)
+    sides = np.tensordot(weights, measured.sides.mean(axis=2), 2)  # (questions, 2, patients)
+    return welch_df(sides, measured.side_patients)
+
+
+def _filled(blank: Answer, found: Intervals, place: int) -> Answer:
+    return replace(
+        blank,
+        estimate=_number(found.estimate[place]),
+        low=_number(found.low[place]),
+        high=_number(found.high[place]),
+        df=_number(found.df[place]),
+    )
+
+
+def _flagged(board: Board, measured: Measured, one: Answer) -> Answer:
+    single = one.estimate if one.kind in ("level", "curve_area") else None
+    said = limits.flags(board.truth, measured, repeats=one.repeats, estimate=single)
+    return replace(one, flag="; ".join(filter(None, [one.flag, *said])))
+
+
+def _plain(board: Board, metric: Plain, start: Answer) -> Iterator[Answer]:
+    """Means over complete repeats; folds count by their images, for no score crosses folds."""
+    values = np.stack([_within_folds(metric, arm, board.truth) for arm in board.logits])
+    for question in questions(board.arms, board.fractions):
+        if question.kind != "level":
+            continue
+        place = board.arms.index(question.arm), board.fractions.index(question.fraction)
+        repeats = board.complete[place]
+        blank = _blank(board, question, start, repeats)
+        if not repeats.any():
+            yield replace(blank, reason="no repeat is complete")
+            continue
+        yield replace(
+            blank,
+            estimate=_number(values[place][repeats].mean()),
+            reason="no interval is known to hold for this metric",
+        )
+
+
+def _within_folds(metric: Plain, logits: Floats, truth: Truth) -> Floats:
+    fold_of = truth.folds[truth.patients]
+    parts, sizes = [], []
+    for fold in np.unique(truth.folds):
+        here = fold_of == fold
+        inner = replace(truth, labels=truth.labels[here], patients=truth.patients[here])
+        parts.append(metric(logits[..., here, :].astype(np.float64), inner))
+        sizes.append(here.sum())
+    return np.average(parts, axis=0, weights=sizes)
+
+
+def _left_out(repeats: Bools) -> str:
+    missing = len(repeats) - int(repeats.sum())
+    return f"{missing} of {len(repeats)} repeats left out" if missing else ""
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

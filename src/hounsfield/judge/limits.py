@@ -1,0 +1,65 @@
+"""When no interval may be printed, and what must stand beside one that is.
+
+The limits come from simulation: below them the intervals keep their level only by being too wide
+to say anything, or do not keep it.
+"""
+
+import numpy as np
+
+from hounsfield.judge.metrics import Measured, Truth
+
+FEWEST_CARRIERS = 4  # patients on the scarcest side
+FEWEST_PATIENTS = 8
+FEWEST_IMAGES = 10  # of the rarest class, where slices are judged
+FEW_CARRIERS = 10
+FEW_PATIENTS = 20
+NEAR_ONE = 0.97
+
+
+def refusal(truth: Truth, measured: Measured) -> str:
+    """Why these test patients allow no interval; empty where they do."""
+    n_patients = len(truth.folds)
+    if truth.classes == 2:
+        negatives, positives = (int(count) for count in truth.carriers)
+        if min(negatives, positives) < FEWEST_CARRIERS or n_patients < FEWEST_PATIENTS:
+            return (
+                f"not enough patients: {positives} of {n_patients} test patients have positives, "
+                f"{negatives} have negatives; {FEWEST_CARRIERS} of each and {FEWEST_PATIENTS} in "
+                "all are needed"
+            )
+    elif measured.scarcest < FEWEST_CARRIERS or n_patients < FEWEST_PATIENTS:
+        return (
+            f"not enough patients: {measured.scarcest} of {n_patients} test patients carry the "
+            f"rarest class; {FEWEST_CARRIERS} are needed, and {FEWEST_PATIENTS} in all"
+        )
+    rarest = int(np.bincount(truth.labels, minlength=truth.classes).min())
+    slices = len(truth.labels) > n_patients
+    if slices and rarest < FEWEST_IMAGES:
+        return (
+            f"not enough images: {rarest} test images of the rarest class; "
+            f"{FEWEST_IMAGES} are needed"
+        )
+    return ""
+
+
+def flags(
+    truth: Truth, measured: Measured, *, repeats: int, estimate: float | None = None
+) -> list[str]:
+    """What must stand beside an interval.
+
+    Args:
+        truth: The test images.
+        measured: The metric on them.
+        repeats: How many repeats it rests on.
+        estimate: Of a single arm; None for differences.
+    """
+    said = []
+    if measured.scarcest < FEW_CARRIERS or len(truth.folds) < FEW_PATIENTS:
+        said.append("few patients")
+    if estimate is not None and estimate >= NEAR_ONE:
+        said.append("AUC near 1")
+    if repeats == 1:
+        said.append("one repeat: test-patient uncertainty only; training variation not measured")
+    if repeats == 2:
+        said.append("two repeats: training variation has one degree of freedom")
+    return said

@@ -1,0 +1,134 @@
+"""What a pilot says about a study to come: the smallest effect to be seen, patients, repeats.
+
+The variance of a difference has three parts: of patients, of repeats, and of patient by repeat.
+A planned study shrinks them by its own numbers, and a non-central t tells its power. Assumes as
+many slices per patient and as large a share of positive patients as in the pilot.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from hounsfield.judge.jackknife import Components
+
+Floats = NDArray[np.float64]
+
+POWER = 0.8
+BISECTIONS = 20  # to a millionth of the effect
+MOST_PATIENTS = 100_000
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """The parts of the variance of a difference, each (...,).
+
+    Attributes:
+        patients: Variance between patients, for one patient.
+        repeats: Variance between repeats, for one repeat.
+        both: Variance of patient by repeat, for one of each.
+        patient_df: Degrees of freedom on which `patients` rests.
+    """
+
+    patients: Floats
+    repeats: Floats
+    both: Floats
+    patient_df: Floats
+
+
+def pilot(parts: Components, patient_df: Floats) -> Pilot:
+    """The parts for one patient and one repeat.
+
+    With a single repeat nothing is known of training: `repeats` and `both` are 0.
+    """
+    crossed = np.maximum(parts.own - parts.shared, 0.0)
+    return Pilot(
+        patients=parts.n_patients * parts.shared,
+        repeats=np.maximum(parts.repeats - crossed, 0.0),
+        both=parts.n_patients * crossed,
+        patient_df=np.asarray(patient_df, dtype=np.float64),
+    )
+
+
+def power(
+    of: Pilot, effect: Floats | float, *, patients: int, repeats: int, alpha: Floats | float = 0.05
+) -> Floats:
+    """Probability (...,) that a difference of `effect` is found."""
+    spread, df = _spread(of, patients, repeats)
+    critical = stats.t.ppf(1 - alpha / 2, df)
+    shift = np.asarray(effect) / spread
+    return stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift)
+
+
+def smallest_effect(
+    of: Pilot, *, patients: int, repeats: int, alpha: Floats | float = 0.05
+) -> Floats:
+    """The difference (...,) that is found with a probability of 80 %; NaN without variance."""
+    spread, df = _spread(of, patients, repeats)
+    guess = (stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(POWER, df)) * spread
+    low, high = 0.6 * guess, 1.2 * guess
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        found = power(of, middle, patients=patients, repeats=repeats, alpha=alpha) >= POWER
+        low, high = np.where(found, low, middle), np.where(found, middle, high)
+    return high
+
+
+def smallest_effect_range(
+    of: Pilot, *, patients: int, repeats: int, alpha: float = 0.05
+) -> tuple[Floats, Floats]:
+    """The 80 % range of `smallest_effect`, for a pilot's patients are few themselves."""
+    limits = []
+    for chance in (0.9, 0.1):
+        factor = of.patient_df / stats.chi2.ppf(chance, of.patient_df)
+        scaled = Pilot(of.patients * factor, of.repeats, of.both, of.patient_df)
+        limits.append(smallest_effect(scaled, patients=patients, repeats=repeats, alpha=alpha))
+    return limits[0], limits[1]
+
+
+def floor_of_repeats(of: Pilot, *, patients: int, alpha: float = 0.05) -> Floats:
+    """What no number of repeats can get below (...,): the smallest effect of endless repeats."""
+    alone = Pilot(of.patients, np.zeros_like(of.repeats), np.zeros_like(of.both), of.patient_df)
+    return smallest_effect(alone, patients=patients, repeats=2, alpha=alpha)
+
+
+def patients_needed(of: Pilot, effect: float, *, repeats: int, alpha: float = 0.05) -> int | None:
+    """Fewest test patients with which `effect` is found with 80 %; None if none suffice.
+
+    Args:
+        of: A single question's pilot.
+        effect: Difference to be found, above 0.
+        repeats: Of the planned study.
+        alpha: Level of the test; divide it by the comparisons of a family.
+    """
+
+    def enough(patients: int) -> bool:
+        seen = smallest_effect(of, patients=patients, repeats=repeats, alpha=alpha)
+        return bool(seen <= effect)
+
+    few, many = 2, MOST_PATIENTS
+    if not enough(many):
+        return None
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if enough(middle) else (middle, many)
+    return many
+
+
+def _spread(of: Pilot, patients: int, repeats: int) -> tuple[Floats, Floats]:
+    """Standard error (...,) and degrees of freedom of a planned study."""
+    from_patients = of.patients / patients
+    crossed = of.both / patients
+    if repeats == 1:  # nothing but the patients can be measured
+        variance = from_patients + crossed
+        return _root(variance), np.full_like(variance, patients - 1)
+    from_repeats = (of.repeats + crossed) / repeats
+    variance = from_patients + from_repeats
+    below = from_repeats**2 / (repeats - 1) + from_patients**2 / (patients - 1)
+    df = np.divide(variance**2, below, out=np.ones_like(variance), where=below > 0)
+    return _root(variance), df
+
+
+def _root(variance: Floats) -> Floats:
+    return np.sqrt(np.where(variance > 0, variance, np.nan))

@@ -1,0 +1,120 @@
+"""From a study folder to its numbers: `results.parquet`, a row a number, and `verdicts.json`."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hounsfield.files import write_json, write_whole
+from hounsfield.judge.answers import Answer, answers
+from hounsfield.judge.declared import Primary, declared
+from hounsfield.judge.family import holm
+from hounsfield.judge.scores import LeftOut, boards, read_cells, read_facts
+from hounsfield.judge.verdicts import Verdict, verdicts
+
+COLUMNS: Mapping[str, Any] = {
+    **dict.fromkeys(("kind", "task", "protocol", "level", "metric", "arm", "baseline"), pl.String),
+    **dict.fromkeys(
+        ("fraction", "estimate", "low", "high", "p", "p_holm", "df", "smallest_effect"), pl.Float64
+    ),
+    **dict.fromkeys(
+        ("n_patients", "n_positive_patients", "n_images", "repeats", "folds"), pl.Int64
+    ),
+    **dict.fromkeys(("train_patients", "train_images"), pl.Float64),
+    **dict.fromkeys(("flag", "reason"), pl.String),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """A judged study.
+
+    Attributes:
+        table: A row a number, columns as in `COLUMNS`.
+        verdicts: On the primary contrast, then on each hypothesis.
+        left_out: Cells that took no part, and why.
+    """
+
+    table: pl.DataFrame
+    verdicts: tuple[Verdict, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def judge(folder: Path) -> Results:
+    """The numbers of the study in `folder`, also written there; finished cells are enough.
+
+    Raises:
+        DiskError: The folder is not writable.
+        InputError: `folder` is not a study's.
+        LeakError: A test patient stands in two folds.
+    """
+    facts = read_facts(folder)
+    known = declared(facts)
+    cells, left_out = read_cells(folder, facts, known)
+    found: list[Answer] = []
+    for board in boards(cells, known):
+        pairs = known.primary.pairs if known.primary else ()
+        found += answers(board, pairs=pairs, comparisons=_comparisons(known.primary))
+    if known.primary is not None:
+        found = _adjusted(found, known.primary)
+    results = Results(
+        table=pl.DataFrame([asdict(one) for one in found], schema=COLUMNS),
+        verdicts=tuple(verdicts(found, known.primary)) if known.primary else (),
+        left_out=tuple(left_out),
+    )
+    _write(folder, results)
+    return results
+
+
+def _comparisons(primary: Primary | None) -> Callable[[Answer], int]:
+    """How many comparisons share the error rate of an answer."""
+
+    def count(one: Answer) -> int:
+        if primary is None or _family_of(one, primary) is None:
+            return 1
+        return len(primary.family if one.kind == "difference" else primary.hypotheses)
+
+    return count
+
+
+def _family_of(one: Answer, primary: Primary) -> tuple[str, str, str] | None:
+    """The family that an answer belongs to; None for all that was not declared.
+
+    There is one of differences, at the primary question's place, and one of the hypotheses'
+    differences of drops in every task and protocol.
+    """
+    if (one.level, one.metric, one.fraction) != (primary.level, primary.metric, primary.fraction):
+        return None
+    pair, place = (one.arm, one.baseline), (one.task, one.protocol)
+    if one.kind == "difference" and pair in primary.family:
+        return (one.kind, *place) if place == (primary.task, primary.protocol) else None
+    if one.kind == "drop_difference" and pair in primary.hypotheses:
+        return (one.kind, *place)
+    return None
+
+
+def _adjusted(found: Sequence[Answer], primary: Primary) -> list[Answer]:
+    """The answers with Holm's p within each family; a declared comparison without p counts as 1."""
+    families: dict[tuple[str, str, str], list[int]] = {}
+    for place, one in enumerate(found):
+        family = _family_of(one, primary)
+        if family is not None:
+            families.setdefault(family, []).append(place)
+    adjusted = list(found)
+    for family, members in families.items():
+        declared_ones = primary.family if family[0] == "difference" else primary.hypotheses
+        absent = [None] * (len(declared_ones) - len(members))
+        values = holm([*(found[place].p for place in members), *absent])
+        for place, value in zip(members, values, strict=False):
+            adjusted[place] = replace(found[place], p_holm=value)
+    return adjusted
+
+
+def _write(folder: Path, results: Results) -> None:
+    buffer = io.BytesIO()
+    results.table.write_parquet(buffer)
+    write_whole(folder / "results.parquet", buffer.getvalue())
+    write_json(folder / "verdicts.json", [asdict(verdict) for verdict in results.verdicts])
