@@ -169,7 +169,11 @@ def test_a_perfect_arm_gets_the_rule_of_three_and_never_an_interval_of_ones(tmp_
 
 
 def test_identical_arms_have_p_one(tmp_path, fake_study):
-    folder = fake_study(arms=("scratch", "twin"), fractions=(1.0,)).write(tmp_path / "s")
+    folder = fake_study(
+        arms=("scratch", "twin"),
+        fractions=(1.0,),
+        primary={"family": [], "hypotheses": [["twin", "scratch"]]},
+    ).write(tmp_path / "s")
     for (path, facts), (other, _) in zip(
         [cell for cell in cells_of(folder) if cell[1]["arm"] == "scratch"],
         [cell for cell in cells_of(folder) if cell[1]["arm"] == "twin"],
@@ -178,7 +182,7 @@ def test_identical_arms_have_p_one(tmp_path, fake_study):
         copy = json.loads((other / "cell.json").read_text()) | {"repeat": facts["repeat"]}
         (other / "cell.json").write_text(json.dumps(copy))
         (other / "scores.parquet").write_bytes((path / "scores.parquet").read_bytes())
-    row = rows(judge(folder).table, kind="difference", level="slice", metric="auc")
+    row = rows(judge(folder).table, kind="difference", level="slice", metric="auc", fraction=1.0)
     assert (row["estimate"].item(), row["p"].item(), row["low"].item()) == (0.0, 1.0, None)
     assert row["reason"].item().startswith("identical")
 

@@ -93,7 +93,11 @@ def area_weights(fractions: Sequence[float]) -> Floats:
 
 
 def _pairs(arms: Sequence[str], declared: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    there = [pair for pair in dict.fromkeys(declared) if set(pair) <= set(arms)]
+    there = [
+        (arm, baseline)
+        for arm, baseline in dict.fromkeys(declared)
+        if arm != baseline and {arm, baseline} <= set(arms)
+    ]
     taken = {frozenset(pair) for pair in there}
     order = sorted(arms, key=lambda arm: arm not in CONTROLS)
     rest = (
