@@ -13,7 +13,7 @@ from hounsfield.models.fit import Fit, first_layer, fits
 from hounsfield.models.weights_file import WeightsFile
 from hounsfield.models.weights_source import IMAGENET, Card, find
 
-__all__ = ["IMAGENET", "Card", "load_into"]
+__all__ = ["IMAGENET", "Card", "fill", "load_into"]
 
 _SHOWN = 20  # names in a message; `Fit.problems` has them all
 
@@ -36,6 +36,15 @@ def load_into(backbone: Backbone, source: str | Path) -> Card:
             has another shape; the message lists which.
     """
     card, file = find(source, backbone=backbone.name)
+    return fill(backbone, card, file)
+
+
+def fill(backbone: Backbone, card: Card, file: WeightsFile) -> Card:
+    """`load_into` for a file that `find` has read already: the card of what was loaded.
+
+    Raises:
+        WeightsError: As `load_into`.
+    """
     every = fits(backbone, file.tensors)
     if not every or every[0].problems:
         raise WeightsError(_refusal(backbone, file, every))

@@ -162,7 +162,7 @@ def _beside(path: Path) -> dict[str, str]:
     """What lies beside a file: an export's `manifest.json`, or torchvision's word by its name."""
     run = _json(path.parent / "config.json").get("identity", {})
     if path.name in RUN_FILES and isinstance(run, dict) and run.get("data"):
-        return {"stores": json.dumps([part["store"] for part in run["data"]])}
+        return {"stores": json.dumps([part.get("store", "") for part in run["data"]])}
     manifest = _json(path.parent / "manifest.json")
     if manifest.get("file") == path.name:
         return {
