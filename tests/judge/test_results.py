@@ -230,10 +230,23 @@ def test_a_fold_that_is_missing_leaves_no_complete_repeat(tmp_path, fake_study):
     folder = fake_study(folds=3, repeats=1).write(tmp_path / "s")
     for path, facts in cells_of(folder):
         if facts["fold"] == 2:
-            (path / "cell.json").write_text(json.dumps(facts | {"status": "unfinished"}))
+            (path / "cell.json").write_text(json.dumps(facts | {"status": "failed"}))
     results = judge(folder)
     assert results.table["estimate"].null_count() == len(results.table)
-    assert {cell.status for cell in results.left_out} == {"unfinished"}
+    assert {cell.status for cell in results.left_out} == {"failed"}
+
+
+def test_unfinished_training_is_judged_and_flagged_wherever_it_counts(tmp_path, fake_study):
+    folder = fake_study().write(tmp_path / "s")
+    for path, facts in cells_of(folder):
+        if (facts["arm"], facts["fraction"]) == ("spark", 0.25):
+            (path / "cell.json").write_text(json.dumps(facts | {"status": "unfinished"}))
+    results = judge(folder)
+    flagged = results.table.filter(pl.col("flag").str.contains("3 cells with unfinished training"))
+    assert not results.left_out
+    assert set(flagged["fraction"].drop_nulls()) == {0.25}
+    assert "curve_area_difference" in set(flagged["kind"])
+    assert rows(flagged, kind="level")["arm"].unique().to_list() == ["spark"]
 
 
 def test_a_patient_in_two_folds_is_refused(tmp_path, fake_study):

@@ -185,7 +185,7 @@ def _blank(board: Board, question: Question, start: Answer, repeats: Bools) -> A
         repeats=int(repeats.sum()),
         train_patients=None if place is None else _number(board.train_patients[place]),
         train_images=None if place is None else _number(board.train_images[place]),
-        flag=_left_out(repeats),
+        flag=_marks(repeats, int(board.unfinished[question.weights != 0].sum())),
     )
 
 
@@ -325,9 +325,13 @@ def _within_folds(metric: Plain, logits: Floats, truth: Truth) -> Floats:
     return np.average(parts, axis=0, weights=sizes)
 
 
-def _left_out(repeats: Bools) -> str:
-    missing = len(repeats) - int(repeats.sum())
-    return f"{missing} of {len(repeats)} repeats left out" if missing else ""
+def _marks(repeats: Bools, unfinished: int) -> str:
+    said = []
+    if not repeats.all():
+        said.append(f"{len(repeats) - int(repeats.sum())} of {len(repeats)} repeats left out")
+    if unfinished:
+        said.append(f"{unfinished} cells with unfinished training")
+    return "; ".join(said)
 
 
 def _number(value: float) -> float | None:

@@ -29,6 +29,7 @@ class Cell:
         logits: (images, classes).
         train_patients: Patients that the cell learned from, if it says so.
         train_images: Images that the cell learned from, if it says so.
+        unfinished: Whether its training had not ended when its steps did.
     """
 
     place: Place
@@ -36,6 +37,7 @@ class Cell:
     logits: NDArray[np.float32]
     train_patients: int | None
     train_images: int | None
+    unfinished: bool
 
     @property
     def test_hash(self) -> str:
@@ -72,6 +74,7 @@ class Board:
         complete: Whether every fold of a model is there (arms, fractions, repeats).
         train_patients: Mean over a point's cells (arms, fractions); NaN where unknown.
         train_images: Mean over a point's cells (arms, fractions); NaN where unknown.
+        unfinished: Cells whose training had not ended (arms, fractions).
     """
 
     task: str
@@ -83,6 +86,7 @@ class Board:
     complete: NDArray[np.bool_]
     train_patients: NDArray[np.float64]
     train_images: NDArray[np.float64]
+    unfinished: NDArray[np.int64]
 
 
 TEST = ("slice", "patient", "label")
@@ -111,9 +115,9 @@ def read_facts(folder: Path) -> Mapping[str, Any]:
 def read_cells(
     folder: Path, facts: Mapping[str, Any], plan: Declared
 ) -> tuple[list[Cell], list[LeftOut]]:
-    """The finished cells of the plan, and those that take no part.
+    """The cells of the plan that have scores, and those that take no part.
 
-    A cell takes no part if it is not done, if its scores are missing, broken or not finite, or if
+    A cell takes no part if it failed, if its scores are missing, broken or not finite, or if
     its test images are not those of most cells of its task and fold.
     """
     cells: list[Cell] = []
@@ -127,7 +131,7 @@ def read_cells(
             continue
         status = str(facts_of_cell.get("status"))
         reason = str(facts_of_cell.get("reason") or "")
-        if status == "done":
+        if status in ("done", "unfinished"):
             found = _read(path / "scores.parquet", place, facts_of_cell)
             if isinstance(found, Cell):
                 cells.append(found)
@@ -202,7 +206,14 @@ def _read(path: Path, place: Place, facts: Mapping[str, Any]) -> Cell | str:
         return "a test image has no patient; slices must not be taken for independent patients"
     if not test["label"].is_between(0, len(columns) - 1).all():
         return f"a label is not one of the classes 0 to {len(columns) - 1}"
-    return Cell(place, test, logits, facts.get("n_train_patients"), facts.get("n_train_images"))
+    return Cell(
+        place,
+        test,
+        logits,
+        train_patients=facts.get("n_train_patients"),
+        train_images=facts.get("n_train_images"),
+        unfinished=facts.get("status") == "unfinished",
+    )
 
 
 def _on_the_same_images(
@@ -240,27 +251,29 @@ def _board(cells: Sequence[Cell], plan: Declared) -> Board:
     models = (len(arms), len(fractions), len(repeats))
     logits = np.zeros((*models, len(truth.labels), truth.classes), dtype=np.float32)
     folds_there = np.zeros(models, dtype=np.int64)
-    learned = np.full((2, *models, len(firsts)), np.nan)
+    unfinished = np.zeros(models[:2], dtype=np.int64)
+    learned: dict[tuple[int, int], list[Cell]] = {}
     for cell in cells:
         arm, _, _, fraction, repeat, fold = cell.place
-        at = (arms.index(arm), fractions.index(fraction), repeats.index(repeat))
+        at = (arms.index(arm), fractions.index(fraction), repeat)
         logits[at][starts[fold] : starts[fold] + len(cell.test)] = cell.logits
         folds_there[at] += 1
-        learned[(slice(None), *at, list(starts).index(fold))] = (
-            np.nan if cell.train_patients is None else cell.train_patients,
-            np.nan if cell.train_images is None else cell.train_images,
-        )
-    known = ~np.isnan(learned)
-    counts = known.sum(axis=(-2, -1))
-    means = np.divide(
-        np.where(known, learned, 0).sum(axis=(-2, -1)),
-        counts,
-        out=np.full(counts.shape, np.nan),
-        where=counts > 0,
-    )
+        unfinished[at[:2]] += cell.unfinished
+        learned.setdefault(at[:2], []).append(cell)
+    train = np.full((2, *models[:2]), np.nan)
+    for point, found in learned.items():
+        train[0][point] = _mean([cell.train_patients for cell in found])
+        train[1][point] = _mean([cell.train_images for cell in found])
     _, task, protocol, *_ = cells[0].place
     complete = folds_there == plan.folds
-    return Board(task, protocol, arms, fractions, truth, logits, complete, means[0], means[1])
+    return Board(
+        task, protocol, arms, fractions, truth, logits, complete, train[0], train[1], unfinished
+    )
+
+
+def _mean(counts: Sequence[int | None]) -> float:
+    known = [count for count in counts if count is not None]
+    return sum(known) / len(known) if known else float("nan")
 
 
 def _truth(firsts: Mapping[int, Cell]) -> tuple[Truth, dict[int, int]]:
