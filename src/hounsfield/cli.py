@@ -94,6 +94,32 @@ def pretrain(
 
 
 @app.command()
+def study(
+    config: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="What to compare, on what.")],
+    out: Annotated[Path, typer.Option(help="The study's folder; the same command goes on in it.")],
+    jobs: Annotated[int, typer.Option(min=1, help="Cells side by side.")] = 1,
+) -> None:
+    """Pre-train, fine-tune and judge all that a study names; what is finished stays."""
+    from hounsfield.errors import TrainingError
+    from hounsfield.report.study_folder import read
+    from hounsfield.report.table import show
+    from hounsfield.study.config import load_study
+    from hounsfield.study.plan import plan
+    from hounsfield.study.run import run
+
+    outcome = run(plan(load_study(config)), out, jobs=jobs)
+    show(read(out))
+    for place, reason in outcome.failed:
+        typer.echo(f"failed: {place}: {reason}", err=True)
+    if outcome.failed:
+        raise TrainingError(
+            f"{len(outcome.failed)} of {outcome.cells} cells failed; the others are kept and "
+            "judged. Mend the cause and run the same command again."
+        )
+    typer.echo(f"Study: {out} (page: hounsfield report {out})")
+
+
+@app.command()
 def weights(
     source: Annotated[
         str, typer.Argument(metavar="FILE", help="A checkpoint, a run folder or a hub id.")

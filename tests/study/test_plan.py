@@ -7,7 +7,7 @@ from hounsfield.errors import ConfigError, LabelError, LeakError
 from hounsfield.study.config import load_study
 from hounsfield.study.plan import plan
 
-SPARK = {"spark": {"budget": {"steps": 2}, "batch_size": 4}}
+SPARK = {"spark": {"budget": {"steps": 2}, "batch_size": 4, "image_size": 64}}
 
 
 def hashes(planned, **wanted):
@@ -31,7 +31,7 @@ def test_every_arm_learns_from_the_same_labels_in_the_same_order(study):
 
 def test_a_changed_setting_renames_only_the_cells_that_it_touches(study):
     before = plan(study(arms=["scratch", "spark"], pretrain=SPARK))
-    other_spark = {"spark": {"budget": {"steps": 3}, "batch_size": 4}}
+    other_spark = {"spark": {**SPARK["spark"], "budget": {"steps": 3}}}
     after = plan(study(arms=["scratch", "spark"], pretrain=other_spark))
     assert hashes(before, arm="scratch") == hashes(after, arm="scratch")
     assert not hashes(before, arm="spark") & hashes(after, arm="spark")
@@ -141,6 +141,7 @@ def test_an_external_store_judges_instead_of_the_own_test_patients(study, store,
             "no image .* passes `where`",
         ),
         ({"arms": ["spark"], "pretrain": {"spark": {"stps": 1}}}, ConfigError, "stps"),
+        ({"arms": ["spark"], "pretrain": {"spark": {}}}, ConfigError, "keeps 0 of .* 1 patches"),
         (
             {"arms": ["x"], "pretrain": {"x": {"method": "sparc"}}},
             ConfigError,

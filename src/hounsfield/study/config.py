@@ -97,6 +97,7 @@ class Primary(Config):
         family: Comparisons that share one error rate; empty is every other arm with `baseline`.
         hypotheses: Pairs of which the first is claimed to be more robust to few labels; empty is
             `arm` and `baseline`.
+        margin: An arm is inferior at the fraction if it is below its baseline by more than this.
     """
 
     arm: str
@@ -108,6 +109,7 @@ class Primary(Config):
     fraction: float | None = None
     family: tuple[tuple[str, str], ...] = ()
     hypotheses: tuple[tuple[str, str], ...] = ()
+    margin: float = Field(default=0.05, ge=0, le=1)
 
 
 class StudyConfig(Config):

@@ -20,7 +20,7 @@ from hounsfield.models.backbone import create
 from hounsfield.seeding import seed_of, stream
 from hounsfield.study.config import CONTROLS, IMAGENET, SCRATCH, Primary, StudyConfig
 from hounsfield.study.task import Task, load
-from hounsfield.train.pretrain import PretrainConfig
+from hounsfield.train.pretrain import PretrainConfig, build
 
 RECIPE = 1  # counts changes of the code that change a result: an old cell is then done anew
 
@@ -106,7 +106,7 @@ class Plan:
         ladders: (task, fold, repeat, fraction) -> rung.
         pretrainings: Hash -> pre-training.
         cells: In the order in which they run.
-        primary: The question that decides, every field filled.
+        primary: The question that decides, every field filled; None with a single arm.
         warnings: What a reader of the results must know.
     """
 
@@ -116,13 +116,14 @@ class Plan:
     ladders: Mapping[tuple[str, int, int, float], Rung]
     pretrainings: Mapping[str, Pretraining]
     cells: tuple[Cell, ...]
-    primary: Primary
+    primary: Primary | None
     warnings: tuple[str, ...]
 
     @property
     def hash(self) -> str:
         """Of all cells and of the primary question."""
-        return _hash([self.primary.model_dump(mode="json"), *(cell.hash for cell in self.cells)])
+        question = self.primary and self.primary.model_dump(mode="json")
+        return _hash([question, *(cell.hash for cell in self.cells)])
 
 
 def plan(config: StudyConfig) -> Plan:
@@ -157,6 +158,8 @@ def plan(config: StudyConfig) -> Plan:
         for fraction in config.fractions
         for arm in config.arms
     )
+    for name in {run.name for run in runs.values()}:
+        build(runs[name, 0, 0].config, corpus_size=1)  # refuses now what it would refuse later
     return Plan(
         config=config,
         tasks=tasks,
@@ -347,7 +350,9 @@ def _settings(protocol: str, config: StudyConfig) -> dict[str, Any]:
     return tables[protocol].model_dump(mode="json") if protocol in tables else {}
 
 
-def _primary(config: StudyConfig) -> Primary:
+def _primary(config: StudyConfig) -> Primary | None:
+    if len(config.arms) < 2:
+        return None  # one arm raises no question
     given = config.primary
     baseline = SCRATCH if SCRATCH in config.arms else config.arms[0]
     others = [arm for arm in config.arms if arm != baseline and arm not in CONTROLS]
@@ -365,7 +370,7 @@ def _primary(config: StudyConfig) -> Primary:
 
 
 def _warnings(config: StudyConfig) -> Iterator[str]:
-    if config.primary is None:
+    if config.primary is None and len(config.arms) > 1:
         yield (
             "No primary question was set beforehand; the first arm against the baseline at the "
             "smallest fraction was taken. Treat every p-value as exploratory."

@@ -1,0 +1,135 @@
+import json
+
+import polars as pl
+import pytest
+
+from hounsfield.errors import InterruptedRun, OutputError
+from hounsfield.study import run as running
+from hounsfield.study.plan import plan
+from hounsfield.study.run import run
+
+SPARK = {"spark": {"budget": {"steps": 3}, "batch_size": 8, "image_size": 64}}
+
+
+def cell_files(out):
+    return {path.parent.name: path for path in out.glob("cells/*/cell.json")}
+
+
+def test_a_study_pretrains_fine_tunes_and_judges(study, tmp_path):
+    planned = plan(study(arms=["scratch", "spark"], pretrain=SPARK, tasks={
+        "lesion": {"store": "ct", "label": "lesion"},
+        "kind": {"store": "ct", "label": "kind", "level": "patient"},
+    }))  # fmt: skip
+    outcome = run(planned, tmp_path)
+    assert (outcome.cells, outcome.ran, outcome.failed) == (16, 16, ())
+    facts = json.loads((tmp_path / "study.json").read_text())
+    assert set(facts["cells"]) == set(cell_files(tmp_path))
+    assert set(facts["tasks"]) == {"lesion", "kind"}
+    results = pl.read_parquet(tmp_path / "results.parquet")
+    assert set(results["task"]) <= {"lesion", "kind"}
+    (encoder,) = tmp_path.glob("pretrain/*/encoder.safetensors")
+    starts = {
+        json.loads(path.read_text())["pretrain_hash"] for path in cell_files(tmp_path).values()
+    }
+    assert starts == {None, encoder.parent.name}
+    ladders = pl.read_parquet(tmp_path / "ladders.parquet")
+    small = ladders.filter(task="lesion", repeat=1, fraction=0.5, split="train")["patient"]
+    cell = next(
+        cell
+        for cell in planned.cells
+        if (cell.task, cell.repeat, cell.fraction) == ("lesion", 1, 0.5)
+    )
+    assert tuple(small) == cell.rung.train
+
+
+def test_finished_cells_are_never_redone_and_failed_ones_are(study, tmp_path):
+    planned = plan(study())
+    run(planned, tmp_path)
+    files = cell_files(tmp_path)
+    before = {name: path.stat().st_mtime_ns for name, path in files.items()}
+    assert run(planned, tmp_path).ran == 0
+    name, path = next(iter(files.items()))
+    path.write_text(
+        path.read_text().replace('"unfinished"', '"failed"').replace('"done"', '"failed"')
+    )
+    assert run(planned, tmp_path).ran == 1
+    after = {name: path.stat().st_mtime_ns for name, path in files.items()}
+    assert {key for key in before if before[key] != after[key]} == {name}
+
+
+def test_a_setting_that_comes_back_finds_its_cells_again(study, tmp_path):
+    run(plan(study(repeats=1)), tmp_path)
+    other = run(plan(study(repeats=1, fractions=[1.0])), tmp_path)
+    assert (other.ran, len(cell_files(tmp_path))) == (0, 1)
+    again = run(plan(study(repeats=1)), tmp_path)
+    assert (again.ran, len(cell_files(tmp_path))) == (0, 2)
+
+
+def test_a_failed_cell_is_told_and_does_not_stop_the_others(study, tmp_path, monkeypatch):
+    planned = plan(study(repeats=1))
+    first = planned.cells[0]
+    from hounsfield.study.worker import Worker
+
+    train = Worker._train
+
+    def broken(self, cell):
+        if cell.hash == first.hash:
+            raise RuntimeError("a cosmic ray")
+        return train(self, cell)
+
+    monkeypatch.setattr(Worker, "_train", broken)
+    outcome = run(planned, tmp_path)
+    assert outcome.failed == ((first.place, "RuntimeError: a cosmic ray"),)
+    assert len(cell_files(tmp_path)) == 2
+
+
+def test_cells_side_by_side_score_what_they_score_alone(study, tmp_path):
+    planned = plan(study(repeats=1))
+    run(planned, tmp_path / "alone")
+    run(planned, tmp_path / "beside", jobs=2)
+    for cell in planned.cells:
+        one, two = (
+            pl.read_parquet(tmp_path / name / "cells" / cell.hash / "scores.parquet")
+            for name in ("alone", "beside")
+        )
+        assert one.equals(two)
+
+
+def test_ctrl_c_keeps_what_is_finished(study, tmp_path, monkeypatch):
+    planned = plan(study(repeats=1))
+    from hounsfield.study.worker import Worker
+
+    ran = Worker.run
+
+    def interrupted(self, cell):
+        if cell.hash == planned.cells[1].hash:
+            raise KeyboardInterrupt
+        return ran(self, cell)
+
+    monkeypatch.setattr(Worker, "run", interrupted)
+    with pytest.raises(InterruptedRun, match="stopped; 1 of 2 cells are kept"):
+        run(planned, tmp_path)
+    monkeypatch.setattr(Worker, "run", ran)
+    assert run(planned, tmp_path).ran == 1
+
+
+def test_another_studys_folder_is_refused_and_left_alone(study, tmp_path):
+    run(plan(study(repeats=1, fractions=[1.0])), tmp_path)
+    before = (tmp_path / "study.json").read_bytes()
+    with pytest.raises(OutputError, match="holds the study 'test', not 'other'"):
+        run(plan(study(name="other")), tmp_path)
+    assert (tmp_path / "study.json").read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_refused(study, tmp_path):
+    (tmp_path / "thesis.doc").write_text("chapter 1")
+    with pytest.raises(OutputError, match="holds something that is no study"):
+        run(plan(study()), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_a_disk_without_space_is_refused_before_anything_is_written(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "SPARE_BYTES", 2**60)
+    with pytest.raises(OutputError, match=r"is on a disk with .* GiB free; the study needs about"):
+        run(plan(study()), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
