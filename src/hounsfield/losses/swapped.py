@@ -20,7 +20,7 @@ def sinkhorn(scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3) -> T
         epsilon: Weight of the entropy; smaller is harder.
         iterations: How often prototypes and samples are made equal in turn.
     """
-    log = scores.float() / epsilon if scores.dtype != torch.float64 else scores / epsilon
+    log = scores.to(torch.promote_types(scores.dtype, torch.float32)) / epsilon
     for _ in range(iterations):
         log = torch.log_softmax(log, dim=0)  # every prototype has the same weight
         log = torch.log_softmax(log, dim=1)  # every sample has the same weight

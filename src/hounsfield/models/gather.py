@@ -91,13 +91,13 @@ class JointBatchNorm(_BatchNorm):
 
     def _joint(self, x: Tensor) -> Tensor:
         others = [dim for dim in range(x.dim()) if dim != 1]
-        variance, mean = torch.var_mean(x.float(), dim=others, correction=0)
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))  # as torch's own, under bf16
+        variance, mean = torch.var_mean(exact, dim=others, correction=0)
         means, variances = gather(torch.stack([mean, variance])[None]).unbind(dim=1)
         mean = means.mean(dim=0)  # every process has the same number of values
         variance = (variances + (means - mean) ** 2).mean(dim=0)
         if self.training and self.track_running_stats:
             self._track(mean.detach(), variance.detach(), count=processes() * x[:, 0].numel())
-        # batch_norm in evaluation mode differentiates through neither statistic: written out
         shape = [1, -1] + [1] * (x.dim() - 2)
         scale = torch.rsqrt(variance + self.eps)
         shift = -mean * scale
