@@ -131,3 +131,6 @@ def test_a_wrong_config_is_refused_before_anything_is_written(store, tmp_path):
     with pytest.raises(StoreError):
         pretrain(config(store, stores=[str(tmp_path / "none")]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="mask_ratio"):
+        pretrain(config(store, method="spark"), tmp_path / "run")
+    assert not (tmp_path / "run/config.json").exists()

@@ -20,6 +20,25 @@ class Step:
     logs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Plateau:
+    """Where a loss rests while a method learns nothing.
+
+    Attributes:
+        loss: The resting level.
+        within: How near to it a loss must stay to be called resting.
+        name: The level in a formula's words.
+        meaning: What the network does there.
+        change: The settings to change.
+    """
+
+    loss: float
+    within: float
+    name: str
+    meaning: str
+    change: str
+
+
 class Method(nn.Module, ABC):
     """A pre-training objective around a backbone.
 
@@ -37,6 +56,10 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def forward(self, views: Sequence[Tensor]) -> Step:
         """The loss of one batch; each view is `(batch, channels, height, width)`, normalised."""
+
+    def plateau(self) -> Plateau | None:
+        """Where the loss rests when nothing is learnt; None where no level tells that."""
+        return None
 
     def before_step(self, progress: float) -> None:
         """Set what follows a schedule; `progress` runs from 0 to 1 over the whole budget."""

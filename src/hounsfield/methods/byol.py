@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hounsfield.config import Config
 from hounsfield.losses.cosine import cosine_regression
-from hounsfield.methods.base import Method, Step, expect
+from hounsfield.methods.base import Method, Plateau, Step, expect
 from hounsfield.models.backbone import Backbone
 from hounsfield.models.ema import ema_update, slow_copy
 from hounsfield.models.heads import mlp_batch_norm
@@ -68,6 +68,17 @@ class BYOL(Method):
     def target(self, view: Tensor) -> Tensor:
         """Projections `(batch, projection_dim)` of the slow network."""
         return self.slow_projector(self.slow_backbone(view))
+
+    def plateau(self) -> Plateau:
+        """Where both networks say the same of every image."""
+        return Plateau(
+            loss=0.0,
+            within=0.002,
+            name="least possible",
+            meaning="every image has the same projection, or the views hardly differ",
+            change="Raise byol.momentum, lower optim.lr, raise batch_size, or take views that "
+            "differ more (recipe).",
+        )
 
     def momentum(self, progress: float) -> float:
         """From the setting to 1 along a cosine."""

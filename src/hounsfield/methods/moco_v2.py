@@ -14,6 +14,7 @@ Unlike the paper:
 - The queue is no longer than the corpus: a longer one would hold older keys of the query's image.
 """
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from hounsfield.config import Config
 from hounsfield.losses.info_nce import info_nce
-from hounsfield.methods.base import Method, Step, expect
+from hounsfield.methods.base import Method, Plateau, Step, expect
 from hounsfield.models.backbone import Backbone
 from hounsfield.models.ema import ema_update, slow_copy
 from hounsfield.models.gather import gather
@@ -82,6 +83,17 @@ class MoCoV2(Method):
     def key(self, view: Tensor) -> Tensor:
         """Unit vectors `(batch, projection_dim)` of the slow copy."""
         return F.normalize(self.slow_projector(self.slow_backbone(view)), dim=1)
+
+    def plateau(self) -> Plateau:
+        """Where a query is as near to every key as to its own."""
+        level = math.log(1 + len(self.queue.rows))
+        return Plateau(
+            loss=level,
+            within=0.005 * level,
+            name="ln(1 + queue)",
+            meaning="an image's other view is no nearer to it than any other image",
+            change="Raise optim.lr, lower moco_v2.temperature, or raise batch_size.",
+        )
 
     def after_step(self, progress: float) -> None:
         """The slow copies follow; the step's keys, of all processes, enter the queue."""

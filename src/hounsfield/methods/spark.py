@@ -24,7 +24,7 @@ from hounsfield.losses.masked_mse import (
     patchify,
     unpatchify,
 )
-from hounsfield.methods.base import Method, Step, expect
+from hounsfield.methods.base import Method, Plateau, Step, expect
 from hounsfield.models.backbone import Backbone
 from hounsfield.models.decoder import Decoder
 from hounsfield.models.gather import gather
@@ -84,6 +84,16 @@ class SparK(Method):
                 for stride, channels in reversed(self.encoder.channels.items())
                 if stride in self.decoder.widths
             }
+        )
+
+    def plateau(self) -> Plateau:
+        """Where every patch is drawn as its own mean."""
+        return Plateau(
+            loss=1.0,
+            within=0.005,
+            name="a patch's variance",
+            meaning="every hidden patch is drawn as one even grey",
+            change="Raise optim.lr, lower spark.mask_ratio, or widen the window.",
         )
 
     def forward(self, views: Sequence[Tensor]) -> Step:

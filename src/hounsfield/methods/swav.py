@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from hounsfield.config import Config
 from hounsfield.errors import ConfigError
 from hounsfield.losses.swapped import sinkhorn, swapped_prediction
-from hounsfield.methods.base import Method, Step
+from hounsfield.methods.base import Method, Plateau, Step
 from hounsfield.models.backbone import Backbone
 from hounsfield.models.gather import gather, own_rows
 from hounsfield.models.heads import mlp_batch_norm
@@ -76,6 +76,17 @@ class SwAV(Method):
         self._corpus_size = corpus_size
         self._seen = 0  # images, over all processes
         self._fresh: list[Tensor] = []  # embeddings of this step; empty between steps
+
+    def plateau(self) -> Plateau:
+        """Where every prediction is even."""
+        return Plateau(
+            loss=math.log(self.config.prototypes),
+            within=0.005 * math.log(self.config.prototypes),
+            name="ln(prototypes)",
+            meaning="every image is predicted to be of all clusters alike",
+            change="Lower swav.prototypes (below the queue and the batch), lower swav.epsilon, or "
+            "raise optim.lr.",
+        )
 
     def before_step(self, progress: float) -> None:
         """Prototypes get unit length."""

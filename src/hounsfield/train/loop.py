@@ -93,10 +93,11 @@ def fit(
         folder: Where metrics and checkpoints go, and where a run that was cut off goes on from;
             without it nothing touches the disk.
         label: Of the progress bar; without it there is none.
-        watch: Called every `watch_every` steps with the model in eval mode; what it returns is
-            logged, what it raises ends the training.
+        watch: Called every `watch_every` steps with the model in eval mode and the latest line of
+            metrics; what it returns is logged, what it raises ends the training.
 
     Raises:
+        TrainingError: What `watch` raises.
         DivergedError: The loss or the gradient is not finite, or the loss explodes.
         MemoryShortError: The device or the machine is out of memory.
         DiskError: The folder cannot be written.

@@ -30,6 +30,7 @@ from hounsfield.models.pretrained import load_into
 from hounsfield.provenance import machine, origin
 from hounsfield.seeding import seed_of
 from hounsfield.train.device import DeviceName, Precision, fabric
+from hounsfield.train.health import Watcher
 from hounsfield.train.loop import Fitted, fit
 from hounsfield.train.optim import OptimConfig
 from hounsfield.train.papers import defaults
@@ -160,15 +161,22 @@ def pretrain(config: PretrainConfig, out: Path, *, rows: Rows | None = None) -> 
     stores = {path: Store.open(path) for path in config.stores}
     chosen = {path: _rows(store, config, rows) for path, store in stores.items()}
     with held(out):
-        _claim(out, config, _identity(config, stores, chosen))
+        identity = _identity(config, stores, chosen)
+        _refuse_others(out, identity)
         if not (out / RUN).exists():
             machines = fabric(config.device, precision=config.precision, processes=config.processes)
-            machines.launch(_work, config, chosen, out)
+            machines.launch(_work, config, chosen, out, identity)
         return _read(out)
 
 
-def _work(machines: "Fabric", config: PretrainConfig, chosen: Rows, out: Path) -> None:
-    """What each process does."""
+def _work(
+    machines: "Fabric",
+    config: PretrainConfig,
+    chosen: Rows,
+    out: Path,
+    identity: Mapping[str, Any],
+) -> None:
+    """What each process does; `out` is claimed once all that can be refused has been built."""
     batches = Batches(
         [Store.open(path) for path in chosen],
         list(chosen.values()),
@@ -191,6 +199,8 @@ def _work(machines: "Fabric", config: PretrainConfig, chosen: Rows, out: Path) -
     method = build(config, corpus_size=len(batches.pool))
     if machines.world_size > 1:
         synchronise(method)
+    if machines.is_global_zero and not (out / CONFIG).exists():
+        _claim(out, config, identity)
     images = config.batch_size * config.loop.accumulate
     fitted = fit(
         method,
@@ -209,6 +219,15 @@ def _work(machines: "Fabric", config: PretrainConfig, chosen: Rows, out: Path) -
         fabric=machines,
         folder=out,
         label=method.name,
+        watch=Watcher(
+            batches.pool,
+            size=config.image_size,
+            channels=config.channels,
+            window=config.window_hu(),
+            seed=config.seed,
+            device=machines.device,
+            alarms=config.loop.alarms,
+        ),
     )
     if machines.is_global_zero:
         _leave(out, config, method, fitted)
@@ -244,7 +263,7 @@ def _identity(config: PretrainConfig, stores: Mapping[str, Store], chosen: Rows)
     values = config.model_dump(mode="json")
     for free in ("stores", "device"):
         del values[free]
-    for free in ("tensorboard", "checkpoint_every"):
+    for free in ("tensorboard", "checkpoint_every", "alarms"):
         del values["loop"][free]
     seen = [
         {"store": store.hash, "rows": hashlib.sha256(chosen[path].tobytes()).hexdigest()}
@@ -253,8 +272,8 @@ def _identity(config: PretrainConfig, stores: Mapping[str, Store], chosen: Rows)
     return {**values, "data": seen}
 
 
-def _claim(out: Path, config: PretrainConfig, identity: Mapping[str, Any]) -> None:
-    """Make `out` the folder of this configuration, or refuse."""
+def _refuse_others(out: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder of another configuration, or of something that is no run."""
     file = out / CONFIG
     if file.exists():
         before = json.loads(file.read_bytes())["identity"]
@@ -264,11 +283,13 @@ def _claim(out: Path, config: PretrainConfig, identity: Mapping[str, Any]) -> No
                 f"{out} holds a run of another configuration; it differs in {'; '.join(changed)}. "
                 "Choose another folder, or run with the settings of its config.json."
             )
-        return
-    if any(not path.name.startswith(".") for path in out.iterdir()):
+    elif any(not path.name.startswith(".") for path in out.iterdir()):
         raise OutputError(f"{out} holds something that is no run. Choose an empty or a new folder.")
+
+
+def _claim(out: Path, config: PretrainConfig, identity: Mapping[str, Any]) -> None:
     write_json(
-        file,
+        out / CONFIG,
         {
             **origin(),
             "torch": torch.__version__,

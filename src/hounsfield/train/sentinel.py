@@ -3,9 +3,16 @@
 import math
 from collections.abc import Mapping
 
-from hounsfield.errors import DivergedError
+from hounsfield.errors import CollapsedError, DivergedError
+from hounsfield.methods.base import Plateau
 
-EXPLOSION = 10.0  # ours: times the first loss; no objective here climbs so far and comes back
+# All thresholds are ours.
+# An untrained residual network, in eval mode on CT, has 0.16 or more.
+LEAST_STD = 0.01
+LEAST_ENTROPY = 0.05  # of 1: nearly all images on one prototype
+# A method may rest at its plateau for the first epochs, and short trials are no alarm.
+PATIENT_STEPS, PATIENT_SHARE = 500, 0.1
+EXPLOSION = 10.0  # times the first loss; no objective here climbs so far and comes back
 
 
 def check_loss(row: Mapping[str, float], *, first_loss: float) -> None:
@@ -31,4 +38,51 @@ def check_loss(row: Mapping[str, float], *, first_loss: float) -> None:
         f"{what} at step {step}. Likely cause: the learning rate ({row['lr']:.3g}) is too high. "
         "Lower optim.lr, lengthen optim.warm_up, or set optim.clip=1. "
         "The last good checkpoint is kept."
+    )
+
+
+def check_features(seen: Mapping[str, float]) -> None:
+    """Raise where the features no longer tell images apart.
+
+    Args:
+        seen: `step`, `feature_std` and, where a method logs it, `prototype_entropy`.
+
+    Raises:
+        CollapsedError: The message names the sign and the settings to change.
+    """
+    spread, entropy = seen["feature_std"], seen.get("prototype_entropy", 1.0)
+    if entropy < LEAST_ENTROPY:
+        what = f"prototype entropy {entropy:.2g} (1 is even use): all images on one prototype"
+        change = "Lower optim.lr, raise swav.epsilon, or lower swav.prototypes."
+    elif spread < LEAST_STD:
+        what = f"feature std {spread:.2g} (0 is complete collapse): all images have one feature"
+        change = "Lower optim.lr or optim.weight_decay, or raise batch_size."
+    else:
+        return
+    raise _collapsed(f"{what}, at step {int(seen['step'])}. {change}")
+
+
+def check_plateau(line: Mapping[str, float], plateau: Plateau | None) -> None:
+    """Raise where a method, after some patience, still rests where it has learnt nothing.
+
+    Args:
+        line: `step`, `progress` and `loss`.
+        plateau: The method's; None where it has none.
+
+    Raises:
+        CollapsedError: The message is the plateau's own.
+    """
+    if plateau is None or line["step"] < PATIENT_STEPS or line["progress"] < PATIENT_SHARE:
+        return
+    if abs(line["loss"] - plateau.loss) <= plateau.within:
+        raise _collapsed(
+            f"loss = {plateau.name} = {plateau.loss:.4g} at step {int(line['step'])}: "
+            f"{plateau.meaning}. {plateau.change}"
+        )
+
+
+def _collapsed(message: str) -> CollapsedError:
+    return CollapsedError(
+        f"{message} The last good checkpoint is kept. "
+        "To go on all the same: --set loop.alarms=false"
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 B = TypeVar("B")
-Watch = Callable[[nn.Module], Mapping[str, float]]
+Watch = Callable[[nn.Module, Mapping[str, float]], Mapping[str, float]]
 CHECKPOINTS = "checkpoints"
 
 
@@ -35,6 +35,7 @@ class LoopConfig(Config):
         watch_every: Steps between two looks at the features.
         checkpoint_every: Steps between two checkpoints.
         tensorboard: Whether to write curves for TensorBoard as well.
+        alarms: Whether a collapse that a watch sees ends the training.
     """
 
     accumulate: PositiveInt = 1
@@ -43,6 +44,7 @@ class LoopConfig(Config):
     watch_every: PositiveInt = 200
     checkpoint_every: PositiveInt = 500
     tensorboard: bool = True
+    alarms: bool = True
 
 
 class Training:
@@ -77,6 +79,7 @@ class Training:
         self.ema = None if config.ema is None else copy.deepcopy(self.model).requires_grad_(False)
         self.step, self._lr = 0, 0.0
         self._first_loss: float | None = None
+        self._line: dict[str, float] = {}
         self._mean = _Mean()
         self._spent, self._started = 0.0, time.perf_counter()
         offset = self._resume()
@@ -131,7 +134,8 @@ class Training:
         Raises:
             DivergedError: They show that the training has gone wrong.
         """
-        self.log.metrics(self.step, self._checked())
+        self._line = self._checked()
+        self.log.metrics(self.step, self._line)
         self._mean = _Mean()
 
     def look(self, watch: Watch) -> None:
@@ -139,7 +143,7 @@ class Training:
         self.model.eval()
         try:
             with torch.no_grad():
-                seen = watch(self.model)
+                seen = watch(self.model, {"step": self.step, **self._line})
         finally:
             self.model.train()
         if seen:
@@ -174,7 +178,7 @@ class Training:
             "ema": None if self.ema is None else self.ema.state_dict(),
             "mean": self._mean.state(),
             "first_loss": self._first_loss,
-            "lr": self._lr,
+            "line": self._line,
             "seconds": self.seconds,
             "offset": self.log.offset(),
         }
@@ -193,7 +197,7 @@ class Training:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self._mean = _Mean(state["mean"])
-        self._first_loss, self._lr = state["first_loss"], state["lr"]
+        self._first_loss, self._line = state["first_loss"], state["line"]
         self._spent = state["seconds"]
         return int(state["offset"])
 
