@@ -9,7 +9,7 @@ patients, which shrink with its labels.
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -280,7 +280,8 @@ class _Keeper:
         self.score: float | None = None
         self.state: dict[str, Tensor] = {}
 
-    def __call__(self, model: nn.Module) -> dict[str, float]:
+    def __call__(self, model: nn.Module, line: Mapping[str, float]) -> dict[str, float]:
+        del line
         self.looks += 1
         score = self.look(model, self.looks * self.look_every)
         return {} if score is None else {"val": score}
