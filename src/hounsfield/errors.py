@@ -5,6 +5,7 @@
     │   ├── ConfigError           a config file or an override
     │   ├── LabelError            a label file, or labels that cannot serve a task
     │   ├── ReadError             a file that is not a readable axial CT image
+    │   │   └── NotForUsError         a sound file that is something else
     │   ├── StoreError            a store that is missing, foreign or damaged
     │   ├── LeakError             a patient on both sides of a border
     │   ├── WeightsError          a checkpoint that does not fit
@@ -49,6 +50,10 @@ class LabelError(InputError):
 
 class ReadError(InputError):
     """A file is not a readable axial CT image."""
+
+
+class NotForUsError(ReadError):
+    """A file is sound, and is something else than an axial CT image."""
 
 
 class StoreError(InputError):

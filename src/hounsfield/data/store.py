@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import polars as pl
@@ -76,9 +76,10 @@ class StoreFacts(Config):
     patients: int
     series: int
     spacing_mm: float | None = None
-    crop: str | None = None
+    crop: Literal["body"] | None = None
     keyed: bool = True
     flow: Mapping[str, int] = {}
+    notes: tuple[str, ...] = ()
     shards: tuple[Shard, ...]
 
 

@@ -1,16 +1,34 @@
 """A volume: the slices of one series, sorted, in one unit. Arrays are `(z, y, x)` everywhere."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hounsfield.units import AIR_HU, DISPLAY_MAX
 
-__all__ = ["AIR_HU", "DISPLAY_MAX", "Facts", "Units", "Volume"]
+__all__ = ["AIR_HU", "DISPLAY_MAX", "Facts", "Units", "Volume", "hu"]
+
+NO_MATTER_HU = -1500  # nothing is lighter than air; what scanners write outside their circle is
+MAX_VOXELS = 2**30  # of one volume: 2 GiB, four thousand slices of 512 x 512
 
 Units = Literal["hu", "display"]
+Status = Literal["skipped", "duplicate", "refused"]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A file that stays out of the store: sound but not for us, known already, or not readable."""
+
+    file: str
+    status: Status
+    reason: str
+
+
+Refuse = Callable[[Refusal], None]
+Announce = Callable[[str], None]  # a reader announces every file before it touches it
 
 
 @dataclass(frozen=True)
@@ -35,9 +53,14 @@ class Volume:
         spacing_mm: `(z, y, x)`; NaN where it is not known.
         z_mm: `(z,)` position of every slice along the patient's axis; NaN where it is not known.
         patient, study, series: Identities as the source has them; ingest turns them into keys.
+            An empty patient is one that the source does not tell.
         files: The source of every slice, relative to what was given to the reader.
+        sources: SHA-256 of the bytes that every slice came from, and of its place in them.
+        numbers: The source's own number of every slice.
         facts: What the headers say and that names nobody.
         notes: What a user should know: gaps, duplicates, gantry tilt.
+        split: The source's own split, where it has one.
+        labels: The source's own labels of the whole volume.
     """
 
     voxels: NDArray[np.int16]
@@ -48,5 +71,33 @@ class Volume:
     study: str
     series: str
     files: tuple[str, ...]
+    sources: tuple[str, ...]
+    numbers: tuple[int, ...]
     facts: Facts = field(default_factory=Facts)
     notes: tuple[str, ...] = ()
+    split: str | None = None
+    labels: Mapping[str, int | float | str] = field(default_factory=dict)
+
+
+def hu(
+    stored: NDArray[Any],
+    *,
+    slope: float,
+    intercept: float,
+    padding: tuple[int, int] | None = None,
+) -> NDArray[np.int16]:
+    """HU of stored values: `stored * slope + intercept`, rounded, within int16.
+
+    What lies within `padding` (stored values, both ends included), is lighter than
+    `NO_MATTER_HU`, or is no number becomes air.
+    """
+    if slope == 1 and intercept == int(intercept) and np.issubdtype(stored.dtype, np.integer):
+        values: NDArray[Any] = stored.astype(np.int32) + np.int32(intercept)
+    else:
+        scaled = stored.astype(np.float64) * slope + intercept
+        values = np.nan_to_num(np.rint(scaled), nan=AIR_HU, posinf=32767, neginf=AIR_HU)
+    result = np.clip(values, -32768, 32767).astype(np.int16)
+    result[result < NO_MATTER_HU] = AIR_HU
+    if padding is not None:
+        result[(stored >= padding[0]) & (stored <= padding[1])] = AIR_HU
+    return result

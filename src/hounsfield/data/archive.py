@@ -1,0 +1,187 @@
+"""What lies in the sources: files on the disk and members of zip archives, by content, not name."""
+
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from hounsfield.data.volume import Refusal
+from hounsfield.errors import InputError, ReadError
+
+Kind = Literal["dicom", "nifti", "image", "medmnist", "itk"]
+
+HEAD_BYTES = 1024
+MAX_BYTES = 2 * 2**30  # of one file; the largest volume with room to spare
+BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # a member is a bomb beyond both
+_BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file, or a member of a zip archive.
+
+    Attributes:
+        name: The path relative to the source; a member's follows its archive's.
+        path: The file on the disk.
+        kind: What its first bytes say that it is.
+        n_bytes: Its size.
+        member: The name inside the archive.
+    """
+
+    name: str
+    path: Path
+    kind: Kind
+    n_bytes: int
+    member: str | None = None
+
+    def read(self) -> bytes:
+        """The whole content.
+
+        Raises:
+            ReadError: It cannot be read.
+        """
+        try:
+            if self.member is None:
+                return self.path.read_bytes()
+            with zipfile.ZipFile(self.path) as archive:
+                return archive.read(self.member)
+        except _BROKEN as error:
+            raise ReadError(f"cannot be read ({type(error).__name__})") from None
+
+    @property
+    def stamp(self) -> str:
+        """A text that changes when the file changes."""
+        return f"{self.path}|{self.member}|{self.n_bytes}|{self.path.stat().st_mtime_ns}"
+
+
+def walk(sources: Sequence[Path]) -> Iterator[Entry | Refusal]:
+    """Every file below `sources` in the order of names, as an entry or as a refusal.
+
+    Raises:
+        InputError: A source does not exist.
+    """
+    for source in sources:
+        if not source.exists():
+            raise InputError(f"there is nothing at {source}. Give a folder, a file or a zip.")
+    for source in sources:
+        if not source.is_dir():
+            yield from _look(source, source.name)
+            continue
+        for folder, folders, files in os.walk(source):
+            folders.sort(key=natural)
+            for file in sorted(files, key=natural):
+                path = Path(folder) / file
+                yield from _look(path, path.relative_to(source).as_posix())
+
+
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """A sort key that puts `slice10` after `slice9`."""
+    parts: list[tuple[int, str]] = []
+    digits = text = ""
+    for char in name:
+        if char.isascii() and char.isdigit():
+            if text:
+                parts.append((-1, text))
+            digits, text = digits + char, ""
+        else:
+            if digits:
+                parts.append((int(digits[:18]), digits))
+            digits, text = "", text + char
+    parts.append((int(digits[:18]), digits) if digits else (-1, text))
+    return tuple(parts)
+
+
+def _look(path: Path, name: str) -> Iterator[Entry | Refusal]:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            yield Refusal(name, "skipped", "not a regular file")
+            return
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        yield Refusal(name, "refused", f"cannot be opened ({error.strerror})")
+        return
+    if head.startswith(b"PK\x03\x04"):
+        yield from _look_inside(path, name, status.st_size)
+        return
+    yield _entry(head, Entry(name, path, "dicom", status.st_size))
+
+
+def _look_inside(path: Path, name: str, size: int) -> Iterator[Entry | Refusal]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            if members and all(member.filename.endswith(".npy") for member in members):
+                yield Entry(name, path, "medmnist", size)
+                return
+            for member in sorted(members, key=lambda one: natural(one.filename)):
+                yield _look_at_member(archive, member, path, f"{name}/{member.filename}")
+    except (*_BROKEN, ValueError) as error:
+        yield Refusal(name, "refused", f"a broken zip archive ({type(error).__name__})")
+
+
+def _look_at_member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, name: str
+) -> Entry | Refusal:
+    inside = PurePosixPath(member.filename.replace("\\", "/"))
+    if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0]:
+        return Refusal(name, "refused", "its name leads out of the archive")
+    if member.flag_bits & 1:
+        return Refusal(name, "refused", "encrypted; unpack it first")
+    ratio = member.file_size / max(member.compress_size, 1)
+    if member.file_size > MAX_BYTES or (member.file_size > BOMB_BYTES and ratio > BOMB_RATIO):
+        return Refusal(
+            name, "refused", f"unpacks to {member.file_size / 2**20:.0f} MiB, {ratio:.0f} times"
+        )
+    try:
+        with archive.open(member) as file:
+            head = file.read(HEAD_BYTES)
+    except _BROKEN as error:
+        return Refusal(name, "refused", f"cannot be unpacked ({type(error).__name__})")
+    if head.startswith(b"PK\x03\x04"):
+        return Refusal(name, "refused", "an archive inside an archive; unpack it first")
+    return _entry(head, Entry(name, path, "dicom", member.file_size, member.filename))
+
+
+def _entry(head: bytes, entry: Entry) -> Entry | Refusal:
+    kind = sniff(head)
+    if kind is None:
+        return Refusal(entry.name, "skipped", "empty" if not head else "no image that is read here")
+    if entry.n_bytes > MAX_BYTES:
+        return Refusal(
+            entry.name, "refused", f"{entry.n_bytes / 2**30:.1f} GiB; at most 2 are read"
+        )
+    return Entry(entry.name, entry.path, kind, entry.n_bytes, entry.member)
+
+
+def sniff(head: bytes) -> Kind | None:
+    """What the first `HEAD_BYTES` of a file say that it is; None for anything unknown."""
+    if head[128:132] == b"DICM":
+        return "dicom"
+    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")):
+        return "image"
+    if head.startswith(b"NRRD000") or head.lstrip().startswith((b"ObjectType", b"NDims")):
+        return "itk"
+    if head.startswith(b"\x1f\x8b"):
+        try:
+            head = zlib.decompressobj(31).decompress(head, HEAD_BYTES)
+        except zlib.error:
+            return None
+        return "nifti" if _is_nifti(head) else None
+    if _is_nifti(head):
+        return "nifti"
+    # A data set without the preamble of DICOM PS3.10 begins with group 0002 or 0008.
+    if head[:4] in (b"\x02\x00\x00\x00", b"\x02\x00\x01\x00") or (
+        head[:2] in (b"\x08\x00", b"\x00\x08") and len(head) > 132
+    ):
+        return "dicom"
+    return None
+
+
+def _is_nifti(head: bytes) -> bool:
+    return head[344:348] in (b"n+1\x00", b"ni1\x00") or head[4:8] == b"n+2\x00"

@@ -1,0 +1,320 @@
+"""The store from its parts: copies dropped, patients and labels joined, written whole."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hounsfield.data.keys import Keys
+from hounsfield.data.labels import Labels, join
+from hounsfield.data.resample import Shape
+from hounsfield.data.store import COLUMNS, REFUSED, SPLITS, Store, StoreWriter
+from hounsfield.data.volume import Refusal
+from hounsfield.errors import InputError, LeakError
+from hounsfield.files import disk_errors, folder_whole
+from hounsfield.provenance import commit
+
+_PART: Final[Mapping[str, type[pl.DataType]]] = {
+    "file": pl.String,
+    "patient": pl.String,
+    "guess": pl.String,
+    "study": pl.String,
+    "series": pl.String,
+    "number": pl.Int64,
+    **{name: COLUMNS[name] for name in list(COLUMNS)[5:]},
+}
+"""The columns of a part's rows; `label NAME` columns follow."""
+_LABEL = "label "
+COUNTED: Final = ("files", "read", "skipped", "duplicate", "refused")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What became of the sources.
+
+    Attributes:
+        files: All that were found; each is one of the next four.
+        read: Gave at least one slice that is new.
+        skipped, duplicate, refused: Did not.
+        slices, series, patients: What the store holds now.
+        new: Slices that this ingest added.
+        labelled: Slices of the store with a value in any label column.
+        unmatched: Rows of the label table that match no slice, as text.
+        notes: What is odd about series that went in.
+        refusals: Every file that did not go in, and every frame.
+    """
+
+    files: int
+    read: int
+    skipped: int
+    duplicate: int
+    refused: int
+    slices: int
+    series: int
+    patients: int
+    new: int
+    labelled: int
+    unmatched: tuple[str, ...]
+    notes: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def assemble(
+    out: Path,
+    parts: Sequence[Path],
+    refusals: Sequence[Refusal],
+    *,
+    before: Store | None,
+    shape: Shape,
+    keys: Keys,
+    labels: Labels | None,
+    rows_by_file: Mapping[str, int],
+    class_folders: str | None,
+) -> Flow:
+    """Write the store `out`, or the successor of `before`, from `parts`; returns what became.
+
+    Raises:
+        InputError: There is no slice at all, or the labels do not fit.
+        DiskError: The disk is full or not writable; `out` is as it was.
+    """
+    slices, told, notes = _gather(parts)
+    slices, copies = _without_copies(slices, before)
+    refusals = [*refusals, *told, *copies]
+    if not len(slices) and before is None:
+        raise _nothing(refusals)
+    row = [rows_by_file.get(file) for file in slices["file"]]
+    slices = slices.with_columns(pl.Series("row", row, dtype=pl.Int64))
+    slices = _with_patients(slices, labels, keys)
+    if class_folders is not None:
+        first = pl.col("file").str.split("/").list
+        slices = slices.with_columns(
+            pl.when(first.len() > 1).then(first.first()).alias(class_folders)
+        )
+    slices = slices.rename({name: name.removeprefix(_LABEL) for name in slices.columns})
+    slices = slices.with_columns(_rank().alias("z"))
+    unmatched: tuple[str, ...] = ()
+    if labels is not None and len(slices):
+        if labels.has_split:
+            slices = slices.drop("split")
+        slices, missed = join(labels, slices, keys)
+        unmatched = tuple(" + ".join(map(str, row)) for row in missed.select(labels.form).rows())
+    index = _index(slices, before)
+    _check_splits(index)
+    refused = sorted(set(refusals), key=lambda one: (one.file, one.reason))
+    flow = _flow(slices, index, refused, notes, unmatched)
+    if before is None or len(slices):
+        _write(out, index, _images(parts, slices), flow, before, shape, keyed=keys.key is not None)
+    return flow
+
+
+def _gather(parts: Sequence[Path]) -> tuple[pl.DataFrame, list[Refusal], list[str]]:
+    """The rows of all parts with `part` and `place`, the refusals and the notes."""
+    tables = [pl.DataFrame(schema={**_PART, "part": pl.Int64, "place": pl.Int64})]
+    refusals: list[Refusal] = []
+    notes: list[str] = []
+    for number, part in enumerate(parts):
+        content = json.loads(part.with_suffix(".json").read_bytes())
+        refusals += [Refusal(**one) for one in content["refused"]]
+        notes += content["notes"]
+        if content["rows"]:
+            table = pl.DataFrame(content["rows"], schema_overrides=_PART)
+            tables.append(
+                table.with_columns(
+                    pl.lit(number, pl.Int64).alias("part"),
+                    pl.int_range(pl.len(), dtype=pl.Int64).alias("place"),
+                )
+            )
+    return pl.concat(tables, how="diagonal_relaxed"), refusals, notes
+
+
+def _without_copies(
+    slices: pl.DataFrame, before: Store | None
+) -> tuple[pl.DataFrame, list[Refusal]]:
+    """The slices whose source is neither in the store nor earlier among them; the others' refusals.
+
+    A file is a copy if all of its slices are.
+    """
+    known = [] if before is None else before.index["source"].to_list()
+    there = pl.col("source").is_in(known)
+    again = ~pl.col("source").is_first_distinct()
+    marked = slices.with_columns(there.alias("there"), again.alias("again"))
+    fresh = marked.filter(~pl.col("there") & ~pl.col("again")).drop("there", "again")
+    gone = marked.filter(pl.col("there") | pl.col("again"))
+    first = dict(zip(fresh["source"], fresh["file"], strict=True))
+    refusals = [
+        Refusal(file, "duplicate", "in the store already" if old else f"a copy of {first[source]}")
+        for file, old, source in gone.select("file", "there", "source").unique().rows()
+    ]
+    return fresh, refusals
+
+
+def _with_patients(slices: pl.DataFrame, labels: Labels | None, keys: Keys) -> pl.DataFrame:
+    """Every slice with its patient: told by the source, by the label table, by its neighbours.
+
+    Files of one folder are of one patient where nothing else is known, so the files that the
+    table leaves out belong to the patient of those that it names, if that is one.
+    """
+    told = pl.lit(None, pl.String)
+    if labels is not None and "patient" in labels.table.columns and labels.form == ("file",):
+        named = labels.table.select(
+            "row", pl.col("patient").map_elements(
+                lambda one: keys("patient", one), return_dtype=pl.String
+            ).alias("told"),
+        )  # fmt: skip
+        slices = slices.join(named, on="row", how="left", maintain_order="left")
+        told = pl.col("told")
+    neighbour = told.drop_nulls().first().over("guess")
+    one_neighbour = told.drop_nulls().n_unique().over("guess") == 1
+    slices = slices.with_columns(
+        pl.coalesce(
+            pl.col("patient"), told, pl.when(one_neighbour).then(neighbour), pl.col("guess")
+        ).alias("patient")
+    )
+    return slices.drop("told", strict=False)
+
+
+def _rank() -> pl.Expr:
+    """The place of a slice in its series from the feet; in the order of names where unknown."""
+    by_position = pl.col("z_mm").rank("ordinal").over("patient", "series")
+    by_order = pl.int_range(1, pl.len() + 1).over("patient", "series")
+    return (pl.coalesce(by_position, by_order) - 1).cast(pl.Int32)
+
+
+def _index(slices: pl.DataFrame, before: Store | None) -> pl.DataFrame:
+    names = [name for name in slices.columns if name not in {*_PART, "part", "place", "row", "z"}]
+    index = slices.select([name for name in COLUMNS if name in slices.columns] + names)
+    if before is None:
+        return index
+    return pl.concat([before.index, index], how="diagonal_relaxed").with_columns(_rank().alias("z"))
+
+
+def _check_splits(index: pl.DataFrame) -> None:
+    sides = (
+        index.filter(pl.col("split").is_in(SPLITS))
+        .group_by("patient")
+        .agg(pl.col("split").unique().sort())
+        .filter(pl.col("split").list.len() > 1)
+        .sort("patient")
+    )
+    if len(sides):
+        raise LeakError(
+            f"{len(sides)} patients are in two splits, for example {sides['patient'][0]} in "
+            f"{' and '.join(sides['split'][0])}. Give every patient one split."
+        )
+
+
+def _flow(
+    slices: pl.DataFrame,
+    index: pl.DataFrame,
+    refusals: Sequence[Refusal],
+    notes: Sequence[str],
+    unmatched: tuple[str, ...],
+) -> Flow:
+    read = set(slices["file"])
+    lost = {one.file: one.status for one in refusals if one.file not in read}
+    counts = Counter(lost.values())
+    labels = [name for name in index.columns if name not in COLUMNS]
+    return Flow(
+        files=len(read) + len(lost),
+        read=len(read),
+        skipped=counts["skipped"],
+        duplicate=counts["duplicate"],
+        refused=counts["refused"],
+        slices=len(index),
+        series=index["series"].n_unique(),
+        patients=index["patient"].n_unique(),
+        new=len(slices),
+        labelled=sum(any(one is not None for one in row) for row in index.select(labels).rows()),
+        unmatched=unmatched,
+        notes=tuple(notes),
+        refusals=tuple(refusals),
+    )
+
+
+def _images(parts: Sequence[Path], slices: pl.DataFrame) -> Iterator[NDArray[np.int16]]:
+    for number, places in slices.group_by("part", maintain_order=True):
+        images = np.load(parts[int(number[0])].with_suffix(".npy"), allow_pickle=False)
+        yield images[places["place"].to_numpy()]
+
+
+def _write(
+    out: Path,
+    index: pl.DataFrame,
+    images: Iterator[NDArray[np.int16]],
+    flow: Flow,
+    before: Store | None,
+    shape: Shape,
+    *,
+    keyed: bool,
+) -> None:
+    with _successor(out, before) as folder:
+        writer = StoreWriter(folder, size=shape.size)
+        if before is not None:
+            writer.take_over(before)
+        for part in images:
+            writer.add(part)
+        refused, counts, notes = _history(flow, before)
+        writer.close(
+            index,
+            refused=refused,
+            commit=commit(),
+            spacing_mm=shape.spacing_mm,
+            crop=shape.crop,
+            keyed=keyed,
+            flow=counts,
+            notes=notes,
+        )
+
+
+def _history(
+    flow: Flow, before: Store | None
+) -> tuple[pl.DataFrame, dict[str, int], tuple[str, ...]]:
+    """Refusals, counts of files and notes, of this ingest and of those before it."""
+    rows = [(one.file, one.status, one.reason) for one in flow.refusals]
+    refused = pl.DataFrame(rows, schema=REFUSED, orient="row")
+    counts = {name: getattr(flow, name) for name in COUNTED}
+    if before is None:
+        return refused, counts, flow.notes
+    earlier = pl.read_csv(before.path / "refused.csv", schema=REFUSED)
+    return (
+        pl.concat([earlier, refused]).unique(maintain_order=True),
+        {name: count + before.facts.flow.get(name, 0) for name, count in counts.items()},
+        (*before.facts.notes, *flow.notes),
+    )
+
+
+@contextmanager
+def _successor(out: Path, before: Store | None) -> Iterator[Path]:
+    """A folder that becomes `out` when all is in it; the store before stays until then."""
+    if before is None:
+        with folder_whole(out) as folder:
+            yield folder
+        return
+    following, old = out.with_name(f".{out.name}.next"), old_store(out)
+    shutil.rmtree(following, ignore_errors=True)
+    with folder_whole(following) as folder:
+        yield folder
+    with disk_errors(out):
+        out.rename(old)
+        following.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def old_store(out: Path) -> Path:
+    """Where the store before an addition is for the moment in which its successor takes over."""
+    return out.with_name(f".{out.name}.old")
+
+
+def _nothing(refusals: Sequence[Refusal]) -> InputError:
+    reasons = Counter(one.reason for one in refusals).most_common(_SHOWN)
+    told = "; ".join(f"{count} x {reason}" for reason, count in reasons) or "no files at all"
+    return InputError(f"no slice could be read: {told}. Give other sources.")

@@ -1,0 +1,192 @@
+"""What a worker does: read headers, or turn a unit of files into a part of the store on the disk.
+
+A part is two files in the staging folder, named by a hash of all that decides it: `KEY.npy` has
+the slices, `KEY.json`, written last, the rows of the index and the refusals. Identities leave the
+worker as keyed hashes only.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hounsfield import __version__
+from hounsfield.data import dicom, image
+from hounsfield.data.archive import Entry, Kind
+from hounsfield.data.dicom import Header
+from hounsfield.data.keys import Keys
+from hounsfield.data.resample import Shape, to_shape
+from hounsfield.data.volume import Announce, Refusal, Refuse, Volume
+from hounsfield.errors import NotForUsError, ReadError
+from hounsfield.files import disk_errors, write_json
+
+Read = Callable[[Sequence[Any], Refuse, Announce], Iterator[Volume]]
+
+READERS: Final[Mapping[Kind, Read]] = {
+    "dicom": dicom.read,
+    "image": image.read,
+}
+"""A reader a kind of file; of DICOM files it takes the headers, of all others the entries."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Files that are converted together: a series, the pictures of a folder, or one file."""
+
+    kind: Kind
+    items: tuple[Entry, ...] | tuple[Header, ...]
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The files, each once, in the order of the items."""
+        entries = (one.entry if isinstance(one, Header) else one for one in self.items)
+        return tuple(dict.fromkeys(entries))
+
+    def without(self, file: str) -> "Unit":
+        """This unit without the file of that name."""
+        kept: list[Any] = [
+            one
+            for one in self.items
+            if (one.entry if isinstance(one, Header) else one).name != file
+        ]
+        return Unit(self.kind, tuple(kept))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What decides a part beside its files.
+
+    Attributes:
+        shape: Of the stored slices.
+        keys: For identities.
+        staging: Where parts go.
+        pattern: A regular expression that finds the patient in a file's name.
+        class_folders: Whether the first folder of a name is a class, and no patient.
+    """
+
+    shape: Shape
+    keys: Keys
+    staging: Path
+    pattern: str | None = None
+    class_folders: bool = False
+
+    def part_of(self, unit: Unit) -> Path:
+        """The part's path without its endings."""
+        items = [
+            f"{one.entry.stamp}#{one.frame}" if isinstance(one, Header) else one.stamp
+            for one in unit.items
+        ]
+        decides = [
+            __version__, unit.kind, repr(self.shape), self.keys("part", "key"), str(self.pattern),
+            str(self.class_folders), *items,
+        ]  # fmt: skip
+        return self.staging / hashlib.sha256("\n".join(decides).encode()).hexdigest()[:32]
+
+
+def read_headers(
+    entries: tuple[Entry, ...], announce: Announce
+) -> tuple[list[Header], list[Refusal]]:
+    """The headers of DICOM files, and the files that are not for us or not readable."""
+    quiet()
+    headers: list[Header] = []
+    refusals: list[Refusal] = []
+    for entry in entries:
+        announce(entry.name)
+        try:
+            headers += dicom.read_headers(entry)
+        except NotForUsError as error:
+            refusals.append(Refusal(entry.name, "skipped", str(error)))
+        except ReadError as error:
+            refusals.append(Refusal(entry.name, "refused", str(error)))
+    return headers, refusals
+
+
+def convert(job: Job, unit: Unit, announce: Announce) -> Path:
+    """The path of the part of `unit`, which is on the disk when this returns."""
+    quiet()
+    part = job.part_of(unit)
+    refusals: list[Refusal] = []
+    images: list[NDArray[np.int16]] = []
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for volume in READERS[unit.kind](unit.items, refusals.append, announce):
+        stored, spacing_mm = to_shape(volume, job.shape)
+        images.append(stored)
+        rows += _rows(job, volume, spacing_mm)
+        notes += [f"series {job.keys('series', volume.series)}: {note}" for note in volume.notes]
+    size = job.shape.size
+    with disk_errors(part):
+        np.save(
+            part.with_suffix(".npy"),
+            np.concatenate([np.zeros((0, size, size), np.int16), *images]),
+        )
+    columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(_names(rows))}
+    write_json(
+        part.with_suffix(".json"),
+        {"rows": columns, "refused": [asdict(one) for one in refusals], "notes": notes},
+    )
+    return part
+
+
+def quiet() -> None:
+    """What libraries say of odd files is said by refusals and notes instead."""
+    for library in ("pydicom", "pylibjpeg", "nibabel", "nibabel.global", "PIL"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+def _names(rows: list[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        yield from row
+
+
+def _rows(job: Job, volume: Volume, spacing_mm: tuple[float, float]) -> Iterator[dict[str, Any]]:
+    """The rows of the index for a volume; null for what is not known.
+
+    `patient` is null where only a guess by the file's place is left, which is `guess`.
+    """
+    for place, file in enumerate(volume.files):
+        patient = _by_pattern(job.pattern, file) or volume.patient
+        yield {
+            "file": file,
+            "patient": job.keys("patient", patient) or None,
+            "guess": job.keys("patient", _guess(job, volume, file)),
+            "study": job.keys("study", volume.study),
+            "series": job.keys("series", volume.series),
+            "number": volume.numbers[place],
+            "z_mm": _known(volume.z_mm[place]),
+            "spacing_z_mm": _known(volume.spacing_mm[0]),
+            "spacing_y_mm": _known(spacing_mm[0]),
+            "spacing_x_mm": _known(spacing_mm[1]),
+            "units": volume.units,
+            "source": volume.sources[place],
+            **asdict(volume.facts),
+            "split": volume.split,
+            **{f"label {name}": value for name, value in volume.labels.items()},
+        }
+
+
+def _by_pattern(pattern: str | None, file: str) -> str:
+    match = re.search(pattern, file) if pattern else None
+    if match is None:
+        return ""
+    return match.groupdict().get("patient") or match.group(1) or ""
+
+
+def _guess(job: Job, volume: Volume, file: str) -> str:
+    """Who the patient may be by where the file lies: its folder, or itself where it has none."""
+    *folders, name = file.split("/")
+    if job.class_folders:
+        folders = folders[1:]
+    if folders and volume.units == "display":
+        return "/".join(folders)
+    return volume.study or name.split(".")[0]
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,240 @@
+"""From sources to a store: look, read headers, form volumes, convert in parallel, join, write.
+
+The way of a file: `archive.walk` finds it, its reader turns it (with its series) into a volume,
+`resample.to_shape` gives the stored slices, and a part lands in a staging folder beside the store.
+An interrupted ingest finds its parts again. `assemble` makes the store from all parts at the end.
+"""
+
+import re
+import shutil
+from collections import defaultdict, deque
+from collections.abc import Sequence, Sized
+from functools import partial
+from pathlib import Path
+
+from hounsfield.data import dicom
+from hounsfield.data.archive import Entry, natural, walk
+from hounsfield.data.assemble import Flow, assemble, old_store
+from hounsfield.data.convert import Job, Unit, convert, read_headers
+from hounsfield.data.dicom import Header
+from hounsfield.data.keys import Keys, default_key_file, load_or_make
+from hounsfield.data.labels import match_files, read_labels
+from hounsfield.data.resample import Crop, Shape
+from hounsfield.data.store import Store
+from hounsfield.data.volume import Refusal
+from hounsfield.data.workers import Death, each
+from hounsfield.errors import ConfigError, DiskError, OutputError
+from hounsfield.lock import held
+from hounsfield.progress import bar
+
+HEADERS_A_TASK = 64
+IMAGES_A_TASK = 64
+
+
+def ingest(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    labels: Path | None = None,
+    size: int = 128,
+    workers: int = 1,
+    spacing_mm: float | None = None,
+    crop: Crop | None = None,
+    append: bool = False,
+    key: Path | None = None,
+    keep_ids: bool = False,
+    patient_pattern: str | None = None,
+    class_folders: str | None = None,
+) -> Flow:
+    """Read everything below `sources` into the store `out`; returns what became of it.
+
+    Args:
+        sources: Folders, files and zip archives.
+        out: The store, which must not exist unless `append`.
+        labels: A CSV or Parquet table; `labels.FORMS` says how it may name slices.
+        size: Height and width of the stored slices in pixels.
+        workers: Reading processes.
+        spacing_mm: A fixed pixel size; None scales every slice as a whole to `size`.
+        crop: `"body"` cuts every volume to its body first.
+        append: Add to the store `out` what is not in it yet.
+        key: The file of the key for identities; by default one a user, made at its first use.
+        keep_ids: Keep identities as they are.
+        patient_pattern: A regular expression on a file's path; its group `patient`, or its first
+            group, is the patient.
+        class_folders: A label column that takes the name of the first folder of every path.
+
+    Raises:
+        InputError: What was given is not right; nothing was written.
+        MachineError: The disk or the workers failed; the same command goes on.
+    """
+    shape = Shape(size, spacing_mm, crop)
+    _check_pattern(patient_pattern)
+    if workers < 1:
+        raise ConfigError(f"{workers} workers cannot work; give at least 1.")
+    before = _before(out, shape, append=append, keep_ids=keep_ids)
+    table = read_labels(labels) if labels is not None else None
+    keys = Keys(None) if keep_ids else load_or_make(_outside(key or default_key_file(), out))
+    staging = out.parent / f".{out.name}.ingest"
+    job = Job(shape, keys, staging, patient_pattern, class_folders is not None)
+    entries, refusals = _look(sources)
+    paths = {one.name: one.path / (one.member or "") for one in entries}
+    rows = match_files(table, paths) if table is not None and table.form == ("file",) else {}
+    with held(staging):
+        units, not_read = _units(entries, workers)
+        _check_space(units, shape, out)
+        parts, died = _convert(units, job, workers)
+        flow = assemble(
+            out,
+            parts,
+            [*refusals, *not_read, *died],
+            before=before,
+            shape=shape,
+            keys=keys,
+            labels=table,
+            rows_by_file=rows,
+            class_folders=class_folders,
+        )
+        shutil.rmtree(staging, ignore_errors=True)
+    return flow
+
+
+def _check_pattern(pattern: str | None) -> None:
+    if pattern is None:
+        return
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ConfigError(f"{pattern!r} is no regular expression: {error}.") from None
+    if not groups:
+        raise ConfigError(f"{pattern!r} has no group; put the patient's part in parentheses.")
+
+
+def _before(out: Path, shape: Shape, *, append: bool, keep_ids: bool) -> Store | None:
+    """The store that is added to."""
+    if not out.exists() and old_store(out).exists():  # an addition was killed as it took over
+        old_store(out).rename(out)
+    if not append:
+        if out.exists():
+            raise OutputError(
+                f"{out} exists. Give --append to add what it lacks, or choose another folder."
+            )
+        return None
+    store = Store.open(out)
+    facts = store.facts
+    if Shape(facts.size, facts.spacing_mm, facts.crop) != shape:
+        raise OutputError(
+            f"{out} has slices of {facts.size} px, spacing {facts.spacing_mm}, crop {facts.crop}; "
+            "an addition must have the same. Give the same --size, --spacing-mm and --crop."
+        )
+    if facts.keyed is keep_ids:
+        word = "keyed hashes" if facts.keyed else "identities as they are"
+        raise OutputError(f"{out} has {word}; an addition must have the same (see --keep-ids).")
+    return store
+
+
+def _outside(key: Path, out: Path) -> Path:
+    if key.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(f"the key {key} would lie in the store {out}. Keep it outside.")
+    return key
+
+
+def _look(sources: Sequence[Path]) -> tuple[list[Entry], list[Refusal]]:
+    entries: list[Entry] = []
+    refusals: list[Refusal] = []
+    for found in walk(sources):
+        if isinstance(found, Entry):
+            entries.append(found)
+        else:
+            refusals.append(found)
+    return entries, refusals
+
+
+def _units(entries: Sequence[Entry], workers: int) -> tuple[list[Unit], list[Refusal]]:
+    """What is converted together, in the order of the files, and what stays out already."""
+    files = [one for one in entries if one.kind == "dicom"]
+    headers, refusals = _read_headers(files, workers)
+    units = [Unit("dicom", group) for group in dicom.group(headers, refusals.append)]
+    folders: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.kind == "image":
+            folders[entry.name.rpartition("/")[0]].append(entry)
+        elif entry.kind != "dicom":
+            units.append(Unit(entry.kind, (entry,)))
+    for pictures in folders.values():
+        units += [
+            Unit("image", tuple(pictures[start : start + IMAGES_A_TASK]))
+            for start in range(0, len(pictures), IMAGES_A_TASK)
+        ]
+    return sorted(units, key=_place), refusals
+
+
+def _read_headers(files: Sequence[Entry], workers: int) -> tuple[list[Header], list[Refusal]]:
+    headers: list[Header] = []
+    refusals: list[Refusal] = []
+    tasks = deque(
+        tuple(files[start : start + HEADERS_A_TASK])
+        for start in range(0, len(files), HEADERS_A_TASK)
+    )
+    with bar("headers", total=len(files)) as progress:
+        for task, outcome in each(read_headers, tasks, workers=_hands(workers, tasks)):
+            if isinstance(outcome, Death):
+                refusals += _blame(outcome)
+                tasks.append(tuple(one for one in task if one.name != outcome.file))
+                continue
+            headers += outcome[0]
+            refusals += outcome[1]
+            progress.advance(len(task))
+    return sorted(headers, key=lambda one: (natural(one.entry.name), one.frame)), refusals
+
+
+def _convert(units: Sequence[Unit], job: Job, workers: int) -> tuple[list[Path], list[Refusal]]:
+    """The parts of all units, in their order, and the files that killed their readers."""
+    parts: list[tuple[Unit, Path]] = []
+    refusals: list[Refusal] = []
+    tasks: deque[Unit] = deque()
+    for unit in units:
+        part = job.part_of(unit)
+        if part.with_suffix(".json").exists():
+            parts.append((unit, part))
+        else:
+            tasks.append(unit)
+    with bar("series", total=len(units), done=len(parts)) as progress:
+        for unit, outcome in each(partial(convert, job), tasks, workers=_hands(workers, tasks)):
+            if not isinstance(outcome, Death):
+                parts.append((unit, outcome))
+                progress.advance()
+                continue
+            refusals += _blame(outcome)
+            rest = unit.without(outcome.file)
+            if rest.items:
+                tasks.append(rest)
+    return [part for _, part in sorted(parts, key=lambda one: _place(one[0]))], refusals
+
+
+def _place(unit: Unit) -> tuple[object, ...]:
+    first = unit.items[0]
+    return natural(unit.entries[0].name), first.frame if isinstance(first, Header) else 0
+
+
+def _hands(workers: int, tasks: Sized) -> int:
+    return max(min(workers, len(tasks)), 1)
+
+
+def _blame(death: Death) -> list[Refusal]:
+    return [Refusal(death.file, "refused", death.reason)] if death.file else []
+
+
+def _check_space(units: Sequence[Unit], shape: Shape, out: Path) -> None:
+    """Fail now rather than after an hour: parts and store both need room for every slice.
+
+    Raises:
+        DiskError: There is less room than that.
+    """
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    needed = 2 * sum(len(unit.items) for unit in units) * 2 * shape.size**2
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DiskError(
+            f"{out} needs about {needed / 2**30:.1f} GiB and {folder} has {free / 2**30:.1f} GiB "
+            "free. Free space there, choose another folder or a smaller --size."
+        )

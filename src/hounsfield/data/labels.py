@@ -1,0 +1,240 @@
+"""Labels from a table, joined to slices by file, patient, series and position.
+
+The table's own columns say how it is joined, the first of `FORMS` whose columns are all there.
+Every other column is a label; `split` is the split. An empty cell is no label.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import polars as pl
+
+from hounsfield.data.keys import Keys
+from hounsfield.data.store import COLUMNS, SPLITS
+from hounsfield.errors import LabelError, LeakError
+
+FORMS: Final = (
+    ("file",),
+    ("series", "z_mm"),
+    ("series", "z"),
+    ("patient", "z_mm"),
+    ("patient", "z"),
+    ("patient", "slice"),
+    ("series",),
+    ("patient",),
+)
+"""How a table may say which slices it means; `z` counts from 0 at the feet, `slice` is the
+source's own number."""
+
+_POSITIONS = ("z_mm", "z", "slice")
+_IDENTITIES = ("patient", "study", "series")
+SHOWN = 5  # examples in a message
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A label table that was read.
+
+    Attributes:
+        path: Where it lies.
+        form: The columns by which it is joined.
+        table: `row` (its number), the columns of `form` as text, `patient` if there, labels.
+        names: The label columns.
+        has_split: Whether it brings a split.
+    """
+
+    path: Path
+    form: tuple[str, ...]
+    table: pl.DataFrame
+    names: tuple[str, ...]
+    has_split: bool
+
+
+def read_labels(path: Path) -> Labels:
+    """The label table in a CSV or Parquet file.
+
+    Raises:
+        LabelError: It cannot be read, has no known form, holds no label, or names a slice twice.
+        LeakError: A patient is in two splits.
+    """
+    text = _read_text(path)
+    form = next((form for form in FORMS if set(form) <= set(text.columns)), None)
+    if form is None:
+        allowed = "; ".join(" + ".join(form) for form in FORMS)
+        raise LabelError(
+            f"{path} has the columns {', '.join(text.columns)}; slices are named by one of: "
+            f"{allowed}. Rename its columns."
+        )
+    known = {*form, "patient", "study", "series", *_POSITIONS, "split"}
+    names = tuple(name for name in text.columns if name not in known)
+    has_split = "split" in text.columns
+    if not names and not has_split:
+        raise LabelError(f"{path} has no label column beside {', '.join(text.columns)}. Add one.")
+    clash = [name for name in names if name in COLUMNS]
+    if clash:
+        raise LabelError(f"{path}: {', '.join(clash)} is a column of every store. Rename it.")
+    _check_splits(path, text)
+    twice = text.filter(pl.struct(form).is_duplicated())
+    if len(twice):
+        which = " + ".join(str(cell) for cell in twice.select(form).row(0))
+        raise LabelError(
+            f"{path} names {' + '.join(form)} = {which} more than once. Keep one row each."
+        )
+    keep = list(dict.fromkeys([*form, *(["patient"] if "patient" in text.columns else [])]))
+    table = text.select(
+        pl.int_range(pl.len(), dtype=pl.Int64).alias("row"),
+        *keep,
+        *(["split"] if has_split else []),
+        *(typed(text[name]) for name in names),
+    )
+    return Labels(path, form, table, names, has_split)
+
+
+def typed(column: pl.Series) -> pl.Series:
+    """A column of text as whole numbers, else numbers, else text; empty cells are null."""
+    column = column.str.strip_chars().replace("", None)
+    for kind in (pl.Int64, pl.Float64):
+        numbers = column.cast(kind, strict=False)
+        if numbers.null_count() == column.null_count():
+            return numbers
+    return column
+
+
+def match_files(labels: Labels, files: dict[str, Path]) -> dict[str, int]:
+    """For each file name in the store its row of the table, for a table that is joined by file.
+
+    A cell matches a file whose path ends with it; the longest such cell wins.
+
+    Args:
+        labels: A table with the form `("file",)`.
+        files: Name in the source and path on the disk (for a zip's member, below the zip's path).
+
+    Raises:
+        LabelError: A cell fits several files, or none of the cells fits any.
+    """
+    rows = {
+        PurePosixPath(cell.replace("\\", "/")).as_posix().lstrip("/"): row
+        for cell, row in zip(labels.table["file"], labels.table["row"], strict=True)
+        if cell
+    }
+    found: dict[str, int] = {}
+    takers: dict[int, list[str]] = defaultdict(list)
+    for name, path in files.items():
+        parts = path.as_posix().strip("/").split("/")
+        for start in range(len(parts)):
+            row = rows.get("/".join(parts[start:]))
+            if row is not None:
+                found[name] = row
+                takers[row].append(name)
+                break
+    for row, names in takers.items():
+        if len(names) > 1:
+            raise LabelError(
+                f"{labels.path}: {labels.table['file'][row]!r} fits {names[0]} and {names[1]}. "
+                "Give more of the path."
+            )
+    if not found:
+        raise LabelError(
+            f"{labels.path} matches no file: it names {', '.join(list(rows)[:SHOWN])} ..., the "
+            f"sources hold {', '.join(list(files)[:SHOWN])} ... Check the column file."
+        )
+    return found
+
+
+def join(labels: Labels, slices: pl.DataFrame, keys: Keys) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """`slices` with the split and the label columns, and the rows that match nothing.
+
+    Args:
+        labels: The table.
+        slices: Columns patient, series (as the store has them), z, z_mm, spacing_z_mm, number,
+            and `row` where the table is joined by file.
+        keys: What made the store's identities.
+
+    Raises:
+        LabelError: No row matches any slice.
+    """
+    values = [*(["split"] if labels.has_split else []), *labels.names]
+    table = labels.table
+    if labels.form != ("file",):
+        slices = _find_rows(labels, slices, keys)
+    joined = slices.join(table.select("row", *values), on="row", how="left", maintain_order="left")
+    missed = table.filter(~pl.col("row").is_in(slices["row"].drop_nulls().to_list()))
+    if len(missed) == len(table):
+        example = " + ".join(str(table[name][0]) for name in labels.form)
+        raise LabelError(
+            f"{labels.path} matches no slice by {' + '.join(labels.form)} (it begins with "
+            f"{example}). Check the identities, or --keep-ids to see them in the store."
+        )
+    return joined, missed
+
+
+def _find_rows(labels: Labels, slices: pl.DataFrame, keys: Keys) -> pl.DataFrame:
+    """`slices` with the column `row`: which row of the table each belongs to."""
+    identity, *position = labels.form
+    table = labels.table.with_columns(
+        pl.col(identity).map_elements(lambda one: keys(identity, one), return_dtype=pl.String)
+    )
+    if not position:
+        return slices.join(table.select("row", identity), on=identity, how="left",
+                           maintain_order="left")  # fmt: skip
+    (place,) = position
+    if place != "z_mm":
+        ours = "number" if place == "slice" else "z"
+        table = table.select(
+            "row", identity, pl.col(place).cast(pl.Int64, strict=False).alias(ours)
+        )
+        slices = slices.with_columns(pl.col(ours).cast(pl.Int64))
+        return slices.join(table, on=[identity, ours], how="left", maintain_order="left")
+    # The nearest slice, if it is nearer than half the distance between slices.
+    wanted = table.select("row", identity, pl.col("z_mm").cast(pl.Float64, strict=False))
+    near = (
+        slices.with_row_index("at")
+        .join(wanted, on=identity, suffix="_wanted")
+        .with_columns((pl.col("z_mm") - pl.col("z_mm_wanted")).abs().alias("off"))
+        .filter(pl.col("off") <= pl.col("spacing_z_mm").fill_nan(None).fill_null(1.0).abs() / 2)
+        .sort("off")
+    )
+    best = near.unique("row", keep="first", maintain_order=True).unique("at", keep="first")
+    return (
+        slices.with_row_index("at")
+        .join(best.select("at", "row"), on="at", how="left", maintain_order="left")
+        .drop("at")
+    )
+
+
+def _read_text(path: Path) -> pl.DataFrame:
+    """Every cell as text, so that the patient 050 does not become 50."""
+    try:
+        if path.read_bytes()[:4] == b"PAR1":
+            table = pl.read_parquet(path).cast(pl.String)
+        else:
+            table = pl.read_csv(path, infer_schema=False)
+    except FileNotFoundError:
+        raise LabelError(f"there is no label file at {path}. Give a CSV or Parquet file.") from None
+    except (OSError, pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LabelError(f"{path} cannot be read as a table: {reason}.") from None
+    if not len(table):
+        raise LabelError(f"{path} has no rows.")
+    return table.rename({name: name.strip() for name in table.columns})
+
+
+def _check_splits(path: Path, text: pl.DataFrame) -> None:
+    if "split" not in text.columns:
+        return
+    odd = sorted({one for one in text["split"].drop_nulls() if one and one not in SPLITS})
+    if odd:
+        raise LabelError(f"{path}: split {odd[0]!r} is not allowed; give {', '.join(SPLITS)}.")
+    if "patient" not in text.columns:
+        return
+    sides = (
+        text.filter(pl.col("split").is_in(SPLITS)).group_by("patient").agg(pl.col("split").unique())
+    )
+    torn = sides.filter(pl.col("split").list.len() > 1).sort("patient")
+    if len(torn):
+        raise LeakError(
+            f"{path}: {len(torn)} patients are in two splits, for example {torn['patient'][0]} in "
+            f"{' and '.join(sorted(torn['split'][0]))}. Give every patient one split."
+        )

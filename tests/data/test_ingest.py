@@ -1,0 +1,120 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pydicom
+import pytest
+
+from hounsfield.data.ingest import ingest
+from hounsfield.data.phantom import phantom
+from hounsfield.data.store import Store
+from hounsfield.errors import InputError, LabelError, LeakError, OutputError
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("phantom") / "archive"
+    phantom(out, patients=3, seed=0, matrix=32)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def own_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def test_every_slice_goes_in_with_its_own_hu_place_and_labels(
+    archive: Path, tmp_path: Path
+) -> None:
+    """Against pydicom, slice by slice, at the scans' own matrix."""
+    flow = ingest(
+        [archive], tmp_path / "store", labels=archive / "labels.csv", size=32, keep_ids=True
+    )
+    store = Store.open(tmp_path / "store")
+    store.verify()
+    assert (flow.read, flow.refused, flow.slices, flow.patients) == (78, 0, 78, 3)
+    truth = pl.read_csv(archive / "labels.csv").sort("patient", "series", "z_mm")
+    ours = store.index.sort("patient", "series", "z_mm")
+    for name in ("patient", "series", "bleed", "region", "split"):
+        assert ours[name].to_list() == truth[name].to_list()
+    images = store.read(ours["slice"].to_numpy())
+    for image, row in zip(images, truth.rows(named=True), strict=True):
+        ds = pydicom.dcmread(archive / row["file"])
+        expected = ds.pixel_array.astype(int) * int(ds.RescaleSlope) + int(ds.RescaleIntercept)
+        assert np.array_equal(image, expected)
+    assert store.is_hu.all()
+    heads = store.index.filter(pl.col("region") == "head").sort("patient", "z")
+    assert heads["z"].to_list() == list(range(14)) * 3
+
+
+def test_two_workers_write_the_very_store_of_one(archive: Path, tmp_path: Path) -> None:
+    for workers in (1, 2):
+        ingest([archive], tmp_path / str(workers), size=32, workers=workers)
+    assert Store.open(tmp_path / "1").hash == Store.open(tmp_path / "2").hash
+
+
+def test_identities_are_keyed_and_nothing_of_a_name_is_in_the_store(
+    archive: Path, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        ingest([archive / "PHANTOM-0001"], tmp_path / name, size=32)
+    ingest([archive / "PHANTOM-0001"], tmp_path / "other", size=32, key=tmp_path / "another.key")
+    one, two, other = (
+        Store.open(tmp_path / name).index["patient"].unique() for name in ("one", "two", "other")
+    )
+    assert one.to_list() == two.to_list() != other.to_list()
+    assert (tmp_path / "config" / "hounsfield" / "key").stat().st_mode & 0o077 == 0
+    for file in (tmp_path / "one").rglob("*"):
+        if file.is_file():
+            assert b"PHANTOM" not in file.read_bytes()
+            assert b"Phantom^" not in file.read_bytes()
+
+
+def test_the_same_archive_again_adds_nothing_and_a_new_patient_is_added(
+    archive: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    shutil.copytree(archive / "PHANTOM-0000", first / "PHANTOM-0000")
+    ingest([first], tmp_path / "store", size=32)
+    before = Store.open(tmp_path / "store")
+    with pytest.raises(OutputError, match="--append"):
+        ingest([first], tmp_path / "store", size=32)
+    again = ingest([first], tmp_path / "store", size=32, append=True)
+    assert (again.new, again.duplicate) == (0, 26)
+    assert Store.open(tmp_path / "store").hash == before.hash
+    more = ingest([archive], tmp_path / "store", size=32, append=True)
+    after = Store.open(tmp_path / "store")
+    assert (more.new, len(after)) == (52, 78)
+    assert after.index["patient"].n_unique() == 3
+    assert np.array_equal(after.read(np.arange(26)), before.read(np.arange(26)))
+    assert not list(tmp_path.glob(".store*"))
+
+
+def test_labels_that_match_nothing_end_before_anything_is_written(
+    archive: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_text("file,bleed\nelsewhere/1.dcm,1\n")
+    with pytest.raises(LabelError, match=r"matches no file: it names elsewhere/1\.dcm"):
+        ingest([archive], tmp_path / "store", labels=tmp_path / "labels.csv", size=32)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_patient_in_train_and_test_is_refused(archive: Path, tmp_path: Path) -> None:
+    text = (archive / "labels.csv").read_text().splitlines()
+    torn = [
+        line.rsplit(",", 1)[0] + (",test" if number % 2 else ",train")
+        for number, line in enumerate(text[1:])
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join([text[0], *torn]))
+    with pytest.raises(LeakError, match=r"3 patients are in two splits, for example PHANTOM-0000"):
+        ingest([archive], tmp_path / "store", labels=tmp_path / "labels.csv", size=32)
+    assert not (tmp_path / "store").exists()
+
+
+def test_sources_without_a_slice_say_why(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "notes.txt").write_text("no scan here")
+    with pytest.raises(InputError, match="no slice could be read: 1 x no image"):
+        ingest([tmp_path / "source"], tmp_path / "store")
+    assert not (tmp_path / "store").exists()
