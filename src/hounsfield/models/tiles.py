@@ -277,7 +277,7 @@ def _put_on_tiles(graph: fx.Graph, backbone: Backbone) -> list[nn.Module]:
             continue
         on_tiles = _on_tiles(layer) if layer is not None else None
         if on_tiles is None:
-            raise _refusal(backbone, f"{node.target} ({layer or node.op}) is not exact on tiles")
+            raise _refusal(backbone, f"{_named(node, layer)} is not exact on tiles")
         node.target = f"spatial.{len(spatial)}"
         node.args = (*node.args, layout)
         spatial.append(on_tiles)
@@ -299,6 +299,14 @@ def _exact_as_it_is(node: fx.Node, layer: nn.Module | None) -> bool:
     if node.target == "reshape":  # a layer scale; a map's shape must stay
         return isinstance(node.args[0], fx.Node) and node.args[0].op == "get_attr"
     return node.op == "get_attr" or node.target in (operator.add, operator.mul, "mul", "permute")
+
+
+def _named(node: fx.Node, layer: nn.Module | None) -> str:
+    if layer is not None:
+        return f"{node.target} ({layer})"
+    function = getattr(node.target, "__name__", node.target)
+    place, kind = [*node.meta["nn_module_stack"].values()][-1]
+    return f"{function} in {place} ({kind.__name__})"
 
 
 def _on_tiles(layer: Any) -> _OnTiles | None:

@@ -1,0 +1,169 @@
+"""SparK's encoder the slow, obvious way: dense layers, and hidden pixels put to zero after each.
+
+What the paper describes and its authors' code does, with one difference: the mask is an argument.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import LayerNorm2d
+from timm.layers.grn import GlobalResponseNorm
+from timm.layers.squeeze_excite import SEModule
+from timm.models._efficientnet_blocks import SqueezeExcite
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from hounsfield.losses.masked_mse import content, patchify
+from hounsfield.methods.spark import SparK
+
+
+class Mask:
+    """Which pixels are visible, at any size of a map."""
+
+    def __init__(self, patches: Tensor) -> None:
+        """Patches: `(batch, 1, rows, columns)`, boolean, True where visible."""
+        self.patches = patches
+        self._known: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def at(self, height: int) -> tuple[Tensor, Tensor]:
+        """`(batch, 1, height, width)` of zeros and ones, and the numbers of the visible pixels."""
+        if height not in self._known:
+            side = height // self.patches.shape[2]
+            pixels = self.patches.repeat_interleave(side, 2).repeat_interleave(side, 3)
+            self._known[height] = pixels.float(), pixels.flatten().nonzero().flatten()
+        return self._known[height]
+
+    def hide(self, maps: Tensor) -> Tensor:
+        """The maps `(batch, channels, height, width)`, zero where hidden."""
+        return maps * self.at(maps.shape[2])[0].to(maps.dtype)
+
+
+def masked_maps(net: nn.Module, images: Tensor, mask: Mask) -> list[Tensor]:
+    """All feature maps of a timm network, zero where hidden; the last as its head would get it."""
+    with _masked(net, mask):
+        last, maps = net.forward_intermediates(mask.hide(images))
+    return [mask.hide(each) for each in (*maps[:-1], last)]
+
+
+def masked_spark_loss(spark: SparK, images: Tensor, patches: Tensor) -> Tensor:
+    """The loss of `spark` on images `(batch, channels, height, width)`, computed densely.
+
+    Args:
+        spark: Its layers are used; its encoder on tiles is not.
+        images: `(batch, channels, height, width)`.
+        patches: The mask, `(batch, 1, rows, columns)`, True where visible.
+    """
+    mask = Mask(patches)
+    drawn: dict[int, Tensor] = {}
+    for maps in masked_maps(spark.backbone.net, images, mask):
+        stride = images.shape[2] // maps.shape[2]
+        if str(stride) not in spark.densify:
+            continue
+        densify = spark.densify[str(stride)]
+        with _masked(densify.norm, mask):
+            normed = densify.norm(maps)
+        visible = mask.at(maps.shape[2])[0].bool()
+        drawn[stride] = densify.proj(normed.where(visible, densify.token.view(1, -1, 1, 1)))
+    side = spark.backbone.stride
+    target, prediction = patchify(images, side), patchify(spark.decoder(drawn), side)
+    spread = (target.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+    truth = (target - target.mean(dim=-1, keepdim=True)) / spread
+    weights = content(target, empty_std=spark.config.empty_std) * ~patches.flatten(1)
+    return (((prediction - truth) ** 2).mean(dim=-1) * weights).sum() / weights.sum()
+
+
+@contextmanager
+def _masked(net: nn.Module, mask: Mask) -> Iterator[None]:
+    """Every layer of `net` computes with the mask, until the end of the block."""
+    changed = []
+    for layer in net.modules():
+        rule = next((rule for kind, rule in RULES.items() if isinstance(layer, kind)), None)
+        if rule is not None:
+            layer.forward = partial(rule, type(layer).forward, layer, mask)
+            changed.append(layer)
+    try:
+        yield
+    finally:
+        for layer in changed:
+            del layer.forward
+
+
+Forward = Callable[..., Tensor]
+
+
+def _then_hide(forward: Forward, layer: nn.Module, mask: Mask, maps: Tensor) -> Tensor:
+    """Dense, then zeros where hidden; what an image was squeezed to has no pixels to hide."""
+    out = forward(layer, maps)
+    return mask.hide(out) if maps.shape[2] > 1 or mask.patches.shape[2] == 1 else out
+
+
+def _batch_norm(forward: Forward, layer: Any, mask: Mask, maps: Tensor) -> Tensor:
+    """Batch norm over the visible pixels, picked one by one, and put back."""
+    batch, channels, height, width = maps.shape
+    visible = mask.at(height)[1]
+    pixels = maps.permute(0, 2, 3, 1).reshape(-1, channels)
+    normed = forward(layer, pixels[visible][:, :, None, None])[:, :, 0, 0]
+    whole = pixels.new_zeros(pixels.shape).index_copy(0, visible, normed)
+    return whole.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _group_norm(forward: Forward, layer: nn.GroupNorm, mask: Mask, maps: Tensor) -> Tensor:
+    """Group norm over an image's visible pixels, an image at a time."""
+    out = torch.zeros_like(maps)
+    visible = mask.at(maps.shape[2])[0].bool()
+    for image, seen in enumerate(visible[:, 0]):
+        out[image, :, seen] = forward(layer, maps[image : image + 1, :, seen])[0]
+    return out
+
+
+def _squeeze_excite(forward: Forward, layer: SEModule, mask: Mask, maps: Tensor) -> Tensor:
+    """The mean is that of the visible pixels."""
+    del forward
+    squeezed = layer.act(layer.bn(layer.fc1(_visible_mean(mask, maps))))
+    return maps * layer.gate(layer.fc2(squeezed))
+
+
+def _squeeze_excite_of_efficientnet(
+    forward: Forward, layer: SqueezeExcite, mask: Mask, maps: Tensor
+) -> Tensor:
+    """The mean is that of the visible pixels."""
+    del forward
+    squeezed = layer.act1(layer.conv_reduce(_visible_mean(mask, maps)))
+    return maps * layer.gate(layer.conv_expand(squeezed))
+
+
+def _visible_mean(mask: Mask, maps: Tensor) -> Tensor:
+    visible = mask.at(maps.shape[2])[0].to(maps.dtype)
+    return (maps * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True)
+
+
+def _linear(forward: Forward, layer: nn.Linear, mask: Mask, maps: Tensor) -> Tensor:
+    """Pixel by pixel, channels last; then zeros where hidden."""
+    return _channels_last(mask, forward(layer, maps))
+
+
+def _response_norm(forward: Forward, layer: GlobalResponseNorm, mask: Mask, maps: Tensor) -> Tensor:
+    """The norm is that of the visible pixels; the layer may hold its channels last."""
+    hide = partial(_channels_last, mask) if layer.channel_dim == -1 else mask.hide
+    return hide(forward(layer, hide(maps)))
+
+
+def _channels_last(mask: Mask, maps: Tensor) -> Tensor:
+    return mask.hide(maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+RULES: dict[type[nn.Module], Callable[..., Tensor]] = {
+    nn.Conv2d: _then_hide,
+    nn.MaxPool2d: _then_hide,
+    nn.AvgPool2d: _then_hide,
+    LayerNorm2d: _then_hide,
+    nn.Linear: _linear,
+    _BatchNorm: _batch_norm,
+    nn.GroupNorm: _group_norm,
+    GlobalResponseNorm: _response_norm,
+    SEModule: _squeeze_excite,
+    SqueezeExcite: _squeeze_excite_of_efficientnet,
+}
