@@ -76,11 +76,6 @@ def sample_box(
     return torch.cat([corner + chosen / 2, chosen], dim=1)
 
 
-def whole_box(batch: int, height: int, width: int) -> Tensor:
-    """Boxes `(batch, 4)` that hold the whole image."""
-    return torch.tensor([width / 2, height / 2, width, height]).repeat(batch, 1)
-
-
 def view_map(box: Tensor, *, angle: Tensor, mirror: Tensor, pivot: Tensor) -> Tensor:
     """Affine maps `(batch, 2, 3)` from the view's square [-1, 1]^2 to pixels (x, y) of the image.
 
@@ -231,3 +226,14 @@ def _gaussian_matrix(sigma_px: Tensor, length: int) -> Tensor:
 def gamma(images: Tensor, exponent: Tensor) -> Tensor:
     """Images in [0, 1] to the power of `exponent` `(batch,)`."""
     return images.pow(exponent[:, None, None, None])
+
+
+def brighten(images: Tensor, factor: Tensor) -> Tensor:
+    """Images in [0, 1] times `factor` `(batch,)`, clipped."""
+    return (images * factor[:, None, None, None]).clamp(0, 1)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Images in [0, 1] with their distance to their own mean times `factor` `(batch,)`, clipped."""
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(mean, images, factor[:, None, None, None]).clamp(0, 1)
