@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
-from hounsfield.judge import limits, metrics
+from hounsfield.judge import labels_saved, limits, metrics
 from hounsfield.judge.jackknife import Intervals, components, contrast, level, welch_df
 from hounsfield.judge.metrics import Bools, Floats, Measured, Truth
 from hounsfield.judge.power import pilot, smallest_effect
@@ -84,6 +85,7 @@ def answers(
     *,
     pairs: Sequence[tuple[str, str]] = (),
     comparisons: Callable[[Answer], int] = lambda _: 1,
+    ruler: str | None = None,
 ) -> Iterator[Answer]:
     """Every answer about `board`.
 
@@ -91,6 +93,7 @@ def answers(
         board: The scores of a task under a protocol.
         pairs: Comparisons (arm, baseline) whose direction is declared.
         comparisons: How many comparisons share an answer's error rate.
+        ruler: The arm whose labels the others save; None asks nothing of the kind.
     """
     asked = questions(board.arms, board.fractions, pairs=pairs)
     for at in LEVELS:
@@ -107,6 +110,8 @@ def answers(
             measured = _measure(metric, view)
             start = replace(blank, metric=name, n_positive_patients=measured.scarcest)
             yield from _with_intervals(view, measured, asked, start, comparisons)
+            if name == PRIMARY_METRIC and ruler in board.arms and len(board.fractions) > 1:
+                yield from _labels_saved(view, measured, start, board.arms.index(ruler))
         for name, plain in PLAIN.items():
             yield from _plain(view, plain, replace(blank, metric=name))
 
@@ -155,8 +160,9 @@ def _with_intervals(
         answer = _singles if group[0].single else _contrasts
         for first in range(0, len(group), AT_ONCE):
             here = slice(first, first + AT_ONCE)
-            found = answer(chosen, weights[here], blanks[here], comparisons)
-            yield from (_flagged(board, measured, one) for one in found)
+            for one in answer(chosen, weights[here], blanks[here], comparisons):
+                single = one.estimate if group[0].single else None
+                yield _flagged(one, board.truth, measured, single=single)
 
 
 def _by_repeats(board: Board, asked: Sequence[Question]) -> Iterator[tuple[Bools, list[Question]]]:
@@ -236,7 +242,7 @@ def _contrasts(
     """Answers about differences; weights (questions, arms, fractions)."""
     theta = np.tensordot(weights, measured.value, 2)  # (questions, repeats)
     without = np.tensordot(weights, measured.without, 2)  # (questions, repeats, patients)
-    df = _patient_df(measured, weights)
+    df = patient_df(measured, weights)
     found = contrast(theta, without, df)
     tested = blanks[0].metric == PRIMARY_METRIC
     effects = np.full(len(blanks), np.nan)
@@ -269,7 +275,43 @@ def _contrasts(
         )
 
 
-def _patient_df(measured: Measured, weights: Floats) -> Floats:
+def _labels_saved(board: Board, measured: Measured, start: Answer, ruler: int) -> Iterator[Answer]:
+    """At which fraction the arm `ruler` reaches what each other arm has at each fraction."""
+    why = limits.refusal(board.truth, measured)
+    for arm, at in product(range(len(board.arms)), range(len(board.fractions))):
+        if arm == ruler:
+            continue
+        along = labels_saved.path(arm, ruler, at, board.fractions, n_arms=len(board.arms))
+        question = Question(
+            "labels_saved", board.arms[arm], board.arms[ruler], board.fractions[at],
+            np.abs(along.weights).max(axis=0),  # every cell that plays a part
+        )  # fmt: skip
+        repeats = board.complete[question.weights != 0].all(axis=0)
+        blank = _blank(board, question, start, repeats)
+        if not repeats.any():
+            yield replace(blank, reason="no repeat is complete")
+            continue
+        chosen = _of_repeats(measured, repeats)
+        theta = np.tensordot(along.weights, chosen.value, 2)
+        if why:
+            found = labels_saved.crossing(along, theta.mean(axis=-1))
+            yield replace(blank, estimate=found.fraction, reason=why)
+            continue
+        without = np.tensordot(along.weights, chosen.without, 2)
+        found = labels_saved.reached(
+            along, contrast(theta, without, patient_df(chosen, along.weights))
+        )
+        one = replace(
+            blank,
+            estimate=found.fraction,
+            low=found.low,
+            high=found.high,
+            reason=found.reason,
+        )
+        yield _flagged(one, board.truth, measured)
+
+
+def patient_df(measured: Measured, weights: Floats) -> Floats:
     """Degrees of freedom (questions,) of the patients' part of differences."""
     if measured.sides is None or measured.side_patients is None:
         n_patients = measured.without.shape[-1]
@@ -289,9 +331,10 @@ def _filled(blank: Answer, found: Intervals, place: int) -> Answer:
     )
 
 
-def _flagged(board: Board, measured: Measured, one: Answer) -> Answer:
-    single = one.estimate if one.kind in ("level", "curve_area") else None
-    said = limits.flags(board.truth, measured, repeats=one.repeats, estimate=single)
+def _flagged(
+    one: Answer, truth: Truth, measured: Measured, *, single: float | None = None
+) -> Answer:
+    said = limits.flags(truth, measured, repeats=one.repeats, estimate=single)
     return replace(one, flag="; ".join(filter(None, [one.flag, *said])))
 
 

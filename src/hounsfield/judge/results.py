@@ -10,11 +10,12 @@ import polars as pl
 
 from hounsfield.files import write_json, write_whole
 from hounsfield.judge.answers import Answer, answers
-from hounsfield.judge.declared import Primary, declared
+from hounsfield.judge.declared import Declared, Primary, declared
 from hounsfield.judge.family import holm
 from hounsfield.judge.scores import LeftOut, boards, read_cells, read_facts
 from hounsfield.judge.verdicts import Verdict, verdicts
 
+SCRATCH = "scratch"
 COLUMNS: Mapping[str, Any] = {
     **dict.fromkeys(("kind", "task", "protocol", "level", "metric", "arm", "baseline"), pl.String),
     **dict.fromkeys(
@@ -57,7 +58,9 @@ def judge(folder: Path) -> Results:
     found: list[Answer] = []
     for board in boards(cells, known):
         pairs = known.primary.pairs if known.primary else ()
-        found += answers(board, pairs=pairs, comparisons=_comparisons(known.primary))
+        found += answers(
+            board, pairs=pairs, comparisons=_comparisons(known.primary), ruler=_ruler(known)
+        )
     if known.primary is not None:
         found = _adjusted(found, known.primary)
     results = Results(
@@ -67,6 +70,13 @@ def judge(folder: Path) -> Results:
     )
     _write(folder, results)
     return results
+
+
+def _ruler(known: Declared) -> str | None:
+    """The arm whose labels the others save: without pre-training, else the primary baseline."""
+    if SCRATCH in known.arms or known.primary is None:
+        return SCRATCH
+    return known.primary.baseline
 
 
 def _comparisons(primary: Primary | None) -> Callable[[Answer], int]:
