@@ -291,8 +291,8 @@ def test_what_was_written_is_what_was_returned(tmp_path, fake_study):
 
 
 def test_labels_saved_is_where_scratch_reaches_the_arm(tmp_path, fake_study):
-    skill = {(arm, fraction): 2.0 for arm in ("spark", "moco_v2") for fraction in (1.0, 0.25, 0.1)}
-    skill |= {("scratch", 1.0): 3.5, ("scratch", 0.25): 2.0, ("scratch", 0.1): 0.5}
+    skill = {("spark", fraction): 0.6 for fraction in (1.0, 0.25, 0.1)}
+    skill |= {("scratch", 1.0): 1.2, ("scratch", 0.25): 0.6, ("scratch", 0.1): 0.1}
     folder = fake_study(patients=60, skill=skill).write(tmp_path / "s")
     saved = rows(judge(folder).table, kind="labels_saved", level="slice", arm="spark", fraction=0.1)
     assert saved["baseline"].item() == "scratch"

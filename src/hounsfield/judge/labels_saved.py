@@ -74,16 +74,22 @@ def crossing(along: Path, difference: Floats) -> Reached:
 
 
 def reached(along: Path, found: Intervals) -> Reached:
-    """The crossing, with the run of fractions at which equality is not rejected."""
+    """The crossing, with the run of fractions at which equality is not rejected.
+
+    The run is widened by one place on either side, so it is never narrower than it should be.
+    """
     point = crossing(along, found.estimate)
     in_doubt = np.flatnonzero(~((found.low > 0) | (found.high < 0)))
+    if point.fraction is not None:
+        after = int(np.searchsorted(along.fractions, point.fraction))
+        in_doubt = np.union1d(in_doubt, [after - 1, after])
     if not len(in_doubt):
         return point
     if np.diff(in_doubt).max(initial=1) > 1:
         return replace(point, reason=point.reason or "the curves cross more than once")
-    first, last = in_doubt[0], in_doubt[-1]
-    low = None if first == 0 else float(along.fractions[first])
-    high = None if last == len(along.fractions) - 1 else float(along.fractions[last])
+    first, last = int(in_doubt[0]) - 1, int(in_doubt[-1]) + 1
+    low = None if first < 0 else float(along.fractions[first])
+    high = None if last == len(along.fractions) else float(along.fractions[last])
     beyond = {
         (True, True): "no fraction of the ladder can be told from it",
         (True, False): "it may lie below the ladder",
