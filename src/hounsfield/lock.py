@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hounsfield.errors import BusyError
+from hounsfield.errors import BusyError, OutputError
 from hounsfield.files import disk_errors
 
 NAME = ".lock"
@@ -22,9 +22,13 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         BusyError: Another process holds the folder; the error names it.
         DiskError: The folder cannot be written.
+        OutputError: There is a file where the folder should be.
     """
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise OutputError(f"{folder} is, or lies in, a file. Choose another folder.") from None
         descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:

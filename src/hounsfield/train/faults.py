@@ -1,11 +1,14 @@
 """Faults of the machine, named in the words of the settings that avoid them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
-from hounsfield.errors import MemoryShortError
+from hounsfield.errors import MemoryShortError, WorkerError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -24,6 +27,21 @@ def memory_named() -> Iterator[None]:
         raise MemoryShortError(
             f"{where} is out of memory. Lower batch_size (and raise loop.accumulate by as much to "
             "keep the update), image_size, or take a smaller backbone; then run again."
+        ) from error
+
+
+def reader_named(items: Iterator[T]) -> Generator[T]:
+    """The items; a reader that dies over a file is named.
+
+    Raises:
+        WorkerError: Reading failed.
+    """
+    try:
+        yield from items
+    except OSError as error:
+        raise WorkerError(
+            f"reading the images failed: {error}. Is the store's disk still there? "
+            "Run the same command again to go on from the last checkpoint."
         ) from error
 
 

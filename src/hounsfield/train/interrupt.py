@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM as a question that the loop answers between two steps."""
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -36,6 +38,28 @@ def listening(*, active: bool = True) -> Iterator[Interrupt]:
     before = {kind: signal.signal(kind, note) for kind in kinds}
     try:
         yield interrupt
+    finally:
+        for kind in kinds:
+            signal.signal(kind, before[kind])
+
+
+@contextmanager
+def passing_on() -> Iterator[None]:
+    """Pass SIGINT and SIGTERM on to this process's children and wait for what they make of it."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.signal(kind, pass_on) for kind in kinds}
+    try:
+        yield
     finally:
         for kind in kinds:
             signal.signal(kind, before[kind])

@@ -6,6 +6,7 @@ holds weights, the optimiser's state and a few numbers, and no generator's state
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -15,7 +16,7 @@ from torch import nn
 
 from hounsfield.errors import InterruptedRun
 from hounsfield.train.device import fabric as make_fabric
-from hounsfield.train.faults import memory_named
+from hounsfield.train.faults import memory_named, reader_named
 from hounsfield.train.interrupt import listening
 from hounsfield.train.log import bar_over
 from hounsfield.train.optim import OptimConfig
@@ -122,10 +123,14 @@ def fit(
             folder=folder,
         )
         pace = _Pace(batches, images, first=training.step)
+        first = training.step * config.accumulate
         end = ENDLESS if schedule.steps is None else schedule.steps * config.accumulate
-        stream = batches.prefetch(training.step * config.accumulate, end)
         shown = label if fabric.is_global_zero else None
-        with bar_over(shown, total=schedule.steps or PARTS, done=_parts(training)) as bar:
+        with (
+            closing(training.log),
+            closing(reader_named(batches.prefetch(first, end))) as stream,
+            bar_over(shown, total=schedule.steps or PARTS, done=_parts(training)) as bar,
+        ):
             while training.progress < 1:
                 before = _parts(training)
                 training.update(stream, make_views)
@@ -141,7 +146,7 @@ def fit(
                     training.save()
                 if stop:
                     raise _interrupted(training, folder)
-        training.finish()
+            training.finish()
     return Fitted(
         curve=training.log.rows,
         steps=training.step,

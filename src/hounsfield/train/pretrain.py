@@ -34,6 +34,7 @@ from hounsfield.train.health import Watcher
 from hounsfield.train.loop import Fitted, fit
 from hounsfield.train.optim import OptimConfig
 from hounsfield.train.papers import defaults
+from hounsfield.train.processes import launch
 from hounsfield.train.schedule import Budget, Schedule, steps_of
 from hounsfield.train.training import LoopConfig
 
@@ -165,7 +166,7 @@ def pretrain(config: PretrainConfig, out: Path, *, rows: Rows | None = None) -> 
         _refuse_others(out, identity)
         if not (out / RUN).exists():
             machines = fabric(config.device, precision=config.precision, processes=config.processes)
-            machines.launch(_work, config, chosen, out, identity)
+            launch(machines, _work, config, chosen, out, identity)
         return _read(out)
 
 

@@ -81,6 +81,7 @@ class Training:
         self._first_loss: float | None = None
         self._line: dict[str, float] = {}
         self._mean = _Mean()
+        self._saved = -1
         self._spent, self._started = 0.0, time.perf_counter()
         offset = self._resume()
         self.progress = schedule.progress(self.step, self.seconds)
@@ -156,20 +157,20 @@ class Training:
             DivergedError: It has gone wrong.
             DiskError: The folder cannot be written.
         """
-        if self.folder is None:
+        if self.folder is None or self._saved == self.step:
             return
         if self._mean:
             self._checked()
         if self.fabric.is_global_zero:
             checkpoint.save(self.folder / CHECKPOINTS, self._state(), step=self.step)
         self.fabric.barrier()
+        self._saved = self.step
 
     def finish(self) -> None:
         """Write what is left to write, and the last checkpoint."""
         if self._mean:
             self.write_line()
         self.save()
-        self.log.close()
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -192,6 +193,7 @@ class Training:
         if found is None:
             return 0
         state, self.step = found
+        self._saved = self.step
         self.model.load_state_dict(state["model"])
         self._optimiser.load_state_dict(state["optimiser"])
         if self.ema is not None:
