@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import polars as pl
 from fake_study import fake_study
 from rich.console import Console
 
@@ -14,21 +15,32 @@ def shown(folder: Path, width: int = 100) -> str:
     return capture.get()
 
 
-def test_every_number_stands_with_its_interval_and_its_n(tmp_path: Path) -> None:
+def test_every_auc_stands_with_its_interval_and_its_n(tmp_path: Path) -> None:
     study = fake_study(tmp_path / "study")
     text = shown(study)
-    for row in read(study).results.filter(kind="level").iter_rows(named=True):
+    rows = pl.read_parquet(study / "results.parquet")
+    levels = rows.filter((pl.col("kind") == "level") & (pl.col("metric") == "auc"))
+    assert len(levels) == 3 * 4 * 3  # both tasks by slice, bleed by patient; arms; fractions
+    for row in levels.iter_rows(named=True):
         assert f"{row['estimate']:.3f}" in text
         assert f"[{row['low']:.3f}, {row['high']:.3f}]" in text
-    assert "16 test patients (8 of the rarest class), 350 images, 3 repeats" in text
+    assert "Judged on 16 test patients (8 carry the rarest class), " in text
     assert "48 patients" in text
 
 
 def test_an_unfinished_cell_marks_its_number_and_only_its_number(tmp_path: Path) -> None:
     study = fake_study(tmp_path / "study", broken={("bleed", "spark", 0.1, 0): "unfinished"})
     text = shown(study)
-    assert text.count("]*") == 1
+    by_slice, by_patient, region = text.split("Judged on")[:3]
+    assert by_slice.count("]*") == by_patient.count("]*") == 1
+    assert "]*" not in region
     assert "* unfinished: the training loss of 1 cell did not clearly fall." in text
+
+
+def test_too_few_patients_are_said_instead_of_an_interval(tmp_path: Path) -> None:
+    text = shown(fake_study(tmp_path / "study", test_patients=6))
+    assert "not enough patients" in text
+    assert "[" not in text
 
 
 def test_failed_and_absent_cells_are_counted(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from hounsfield import __version__
 from hounsfield.report import words
-from hounsfield.report.figures import Figure
+from hounsfield.report.drawing import Figure
 from hounsfield.report.palette import Look, looks
 
 # The version whose specifications Altair writes, as vl-convert names it: "6.4" of "v6.4.1".
@@ -64,6 +64,12 @@ class Section:
     title: str
     body: Markup
     figures: Sequence[Figure] = ()
+
+
+def grid(caption: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Grid:
+    """A table of plain texts; a column of numbers alone stands right."""
+    cells = [[cell if isinstance(cell, Cell) else Cell(str(cell)) for cell in row] for row in rows]
+    return Grid(caption, [Head(head) for head in heads], cells)
 
 
 def render(template: str, **values: Any) -> Markup:

@@ -1,16 +1,43 @@
-"""`report(study, out)`: from stored results to a page, in seconds, without torch."""
+"""`report(folder, out)`: from stored results to a page, in seconds, without torch."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from hounsfield import __version__
 from hounsfield.files import write_text
 from hounsfield.report import html, words
-from hounsfield.report.figures import Figure, label_curve
-from hounsfield.report.points import PRIMARY, Point, judged_tasks, levels, points
+from hounsfield.report.html import Section
+from hounsfield.report.parts import (
+    curves,
+    data,
+    differences,
+    drops,
+    limits,
+    mistakes,
+    numbers,
+    predictions,
+    pretraining,
+    protocol,
+    provenance,
+)
+from hounsfield.report.parts.answer import answer
 from hounsfield.report.study_folder import Study, read
 from hounsfield.report.style import Style, page_style
 
 PAGE = "report.html"
+SECTIONS: tuple[Callable[[Study, Style], Section], ...] = (
+    curves.section,
+    differences.section,
+    drops.section,
+    numbers.section,
+    pretraining.section,
+    data.section,
+    predictions.section,
+    mistakes.section,
+    protocol.section,
+    provenance.section,
+    limits.section,
+)
 
 
 def report(folder: Path, out: Path | None = None) -> Path:
@@ -26,58 +53,27 @@ def report(folder: Path, out: Path | None = None) -> Path:
     """
     study = read(folder)
     page = (out or folder / "report") / PAGE
-    write_text(page, _page(study))
+    write_text(page, page_of(study))
     return page
 
 
-def _page(study: Study) -> str:
+def page_of(study: Study) -> str:
+    """The page of a study as one file's text."""
     style = page_style(study.arms)
+    sizes = [
+        words.plural(len(study.tasks), "task"),
+        words.plural(len(study.arms), "arm"),
+        words.plural(len(study.fractions), "fraction"),
+        words.plural(study.repeats, "repeat"),
+        f"{len(study.cells):,} of {words.plural(study.planned_cells, 'cell')}",
+    ]
     return html.page(
         title=str(study.facts.get("name") or study.folder.resolve().name),
-        subtitle=f"Report of a study by hounsfield {__version__}.",
-        answer=(),
-        limits=study.missing,
-        sections=[_curves(study, style), _table(study)],
+        subtitle=", ".join(sizes) + ".",
+        answer=answer(study),
+        limits=limits.limits(study),
+        sections=[make(study, style) for make in SECTIONS],
         arms=study.arms,
-        footer=f"Made by hounsfield {__version__} from stored results.",
+        footer=f"Made by hounsfield {__version__} from stored results. Intervals are 95 % and "
+        "count both test patients and trainings.",
     )
-
-
-def _curves(study: Study, style: Style) -> html.Section:
-    figures = [
-        figure
-        for task in judged_tasks(study)
-        for protocol in study.protocols
-        for level in levels(study, task)
-        for figure in _curve(study, task, protocol, level, style)
-    ]
-    body = html.render("curves", figures=figures)
-    return html.Section("curves", "Label curves", body, figures)
-
-
-def _curve(study: Study, task: str, protocol: str, level: str, style: Style) -> list[Figure]:
-    found = points(study, task=task, protocol=protocol, level=level, metric=PRIMARY)
-    if not any(point.fraction for point in found):
-        return []
-    spec = label_curve(found, arms=study.arms, chance=0.5, style=style)
-    name = f"curve-{len(study.results)}-{task}-{protocol}-{level}"
-    return [Figure(name, f"{task}, by {level}", f"Judged on {found[0].judged_on}.", spec)]
-
-
-def _table(study: Study) -> html.Section:
-    rows = [_row(point) for point in points(study)]
-    heads = ["task", "arm", "fraction", "metric", "level", "value with 95 % interval", "limits"]
-    table = html.Grid("All numbers", [html.Head(head) for head in heads], rows, sortable=True)
-    return html.Section("table", "All numbers", html.render("table", table=table))
-
-
-def _row(point: Point) -> list[html.Cell]:
-    return [
-        html.Cell(point.task),
-        html.Cell(words.arm_name(point.arm)),
-        html.Cell(words.percent(point.fraction) if point.fraction else "", point.fraction or ""),
-        html.Cell(words.metric_name(point.metric)),
-        html.Cell(point.level),
-        html.Cell(point.text, "" if point.estimate is None else point.estimate, "v"),
-        html.Cell(point.limits),
-    ]

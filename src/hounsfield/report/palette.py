@@ -22,20 +22,21 @@ class Look:
     @property
     def outline(self) -> str:
         """The marker as an SVG path around the origin, for the legend of the page."""
-        return _OUTLINES[self.shape]
+        return _OUTLINES.get(self.shape, self.shape)
 
 
+# Vega knows shapes by name, or as a path within -1 and 1.
+X = "M-1,-.65L-.65,-1L0,-.35L.65,-1L1,-.65L.35,0L1,.65L.65,1L0,.35L-.65,1L-1,.65L-.35,0Z"
+HOURGLASS = "M-.8,-1L.8,-1L-.8,1L.8,1Z"
 _OUTLINES = {
-    "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0Z",
-    "square": "M-4-4H4V4H-4Z",
-    "triangle-up": "M0-5L5 4H-5Z",
-    "triangle-down": "M0 5L5-4H-5Z",
-    "triangle-right": "M5 0L-4 5V-5Z",
-    "triangle-left": "M-5 0L4 5V-5Z",
-    "diamond": "M0-5.5L5 0L0 5.5L-5 0Z",
-    "cross": "M-1.7-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5V-1.7H-1.7Z",
-    "stroke": "M-5-1H5V1H-5Z",
-    "wedge": "M0-5L2.5 5H-2.5Z",
+    "circle": "M-.9,0A.9,.9,0,1,0,.9,0A.9,.9,0,1,0,-.9,0Z",
+    "square": "M-.8,-.8L.8,-.8L.8,.8L-.8,.8Z",
+    "triangle-up": "M0,-1L1,.8L-1,.8Z",
+    "triangle-down": "M0,1L1,-.8L-1,-.8Z",
+    "triangle-right": "M1,0L-.8,1L-.8,-1Z",
+    "triangle-left": "M-1,0L.8,1L.8,-1Z",
+    "diamond": "M0,-1.1L1,0L0,1.1L-1,0Z",
+    "cross": "M-.34,-1L.34,-1L.34,-.34L1,-.34L1,.34L.34,.34L.34,1L-.34,1L-.34,.34L-1,.34L-1,-.34L-.34,-.34Z",  # noqa: E501
 }
 LOOKS = (
     Look("#6b6f76", "#a9aeb6", (), "circle"),
@@ -48,8 +49,8 @@ LOOKS = (
     Look("#8b1e1e", "#ff8f8f", (1, 2), "triangle-left"),
 )
 CONTROL_LOOKS = (
-    Look("#7d7d7d", "#8f8f8f", (3, 3), "stroke"),
-    Look("#7d7d7d", "#8f8f8f", (1, 3), "wedge"),
+    Look("#7d7d7d", "#8f8f8f", (3, 3), X),
+    Look("#7d7d7d", "#8f8f8f", (1, 3), HOURGLASS),
 )
 
 

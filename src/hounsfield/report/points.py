@@ -1,7 +1,7 @@
 """The numbers of a study cut to size: what a table or a figure shows, as plain rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -19,6 +19,8 @@ class Point:
         kind, task, protocol, level, metric, arm, baseline, fraction: What the number is of.
         estimate, low, high: The number and its interval; None where it has none.
         p, p_holm: Of the paired test, as it is and within its family.
+        df: Degrees of freedom of the interval.
+        smallest_effect: The difference that would have been seen in 80 of 100 such studies.
         n_patients, n_positive_patients, n_images, repeats, folds: What it rests on (test side).
         flag, reason: What limits it, and why it has no interval.
         patients, images: Training patients and images behind it, over repeats and folds.
@@ -39,6 +41,7 @@ class Point:
     p: float | None
     p_holm: float | None
     df: float | None
+    smallest_effect: float | None
     n_patients: int | None
     n_positive_patients: int | None
     n_images: int | None
@@ -67,14 +70,14 @@ class Point:
     @property
     def limits(self) -> str:
         """What a reader must know before quoting the number; empty where nothing."""
-        told = [self.flag, self.reason]
-        if self.unfinished:
-            told.append(f"{words.plural(self.unfinished, 'unfinished cell')}")
-        if self.failed:
-            told.append(f"{words.plural(self.failed, 'failed cell')}")
-        if self.absent:
-            told.append(f"{words.plural(self.absent, 'cell')} not run")
-        return "; ".join(part for part in told if part)
+        return "; ".join(part for part in (self.flag, self.reason) if part)
+
+    @property
+    def trained_on(self) -> str:
+        """`5 patients, 120-122 images`."""
+        if not self.patients:
+            return "not known"
+        return f"{words.span(self.patients)} patients, {words.span(self.images)} images"
 
     @property
     def judged_on(self) -> str:
@@ -82,7 +85,7 @@ class Point:
         if self.n_patients is None:
             return ""
         rarer = (
-            f" ({self.n_positive_patients} of the rarest class)"
+            f" ({self.n_positive_patients} carry the rarest class)"
             if self.n_positive_patients is not None
             else ""
         )
@@ -136,6 +139,33 @@ def points(
     )
 
 
+def both_ways(found: Sequence[Point]) -> list[Point]:
+    """Each difference and, where it is not there itself, its mirror: baseline minus arm."""
+    there = {(point.arm, point.baseline) for point in found}
+    mirrors = [mirror(point) for point in found if (point.baseline, point.arm) not in there]
+    return [*found, *mirrors]
+
+
+def mirror(point: Point) -> Point:
+    """The same comparison, seen from the other side."""
+    return replace(
+        point,
+        arm=point.baseline or "",
+        baseline=point.arm,
+        estimate=_minus(point.estimate),
+        low=_minus(point.high),
+        high=_minus(point.low),
+    )
+
+
+def first_baseline(study: Study) -> str:
+    """The primary question's baseline, else scratch, else the first arm."""
+    primary = study.facts.get("primary")
+    told = primary.get("baseline") if isinstance(primary, dict) else None
+    names = [told, "scratch", *study.arms]
+    return next((str(name) for name in names if name in study.arms), "")
+
+
 def main_level(study: Study, task: str) -> str:
     """The level that a task is judged at first: what the study says, else what there is."""
     told = str(study.task(task).facts.get("level") or "")
@@ -186,20 +216,29 @@ def _point(study: Study, row: dict[str, object]) -> Point:
         str(row["protocol"]),
         row["fraction"] if isinstance(row["fraction"], float) else None,
     )
-    planned = max(int(cell.repeat) for cell in cells) + 1 if cells else 0
     return Point(
         **values,  # type: ignore[arg-type]
         patients=_counts(cells, "n_train_patients"),
         images=_counts(cells, "n_train_images"),
         unfinished=sum(cell.status == "unfinished" for cell in cells),
         failed=sum(cell.status == "failed" for cell in cells),
-        absent=max(planned - len({cell.repeat for cell in cells}), 0),
+        absent=_absent(study, cells) if row["kind"] == "level" else 0,
     )
+
+
+def _absent(study: Study, cells: Sequence[Cell]) -> int:
+    """How many cells the plan names at one place beyond those that are there."""
+    planned = study.repeats * study.folds
+    return max(planned - len({(cell.repeat, cell.fold) for cell in cells}), 0)
 
 
 def _counts(cells: Sequence[Cell], fact: str) -> tuple[int, ...]:
     found = (cell.facts.get(fact) for cell in cells)
     return tuple(value for value in found if isinstance(value, int))
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def _rank(name: str, order: Sequence[str]) -> int:

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ CONTROLS = ("histogram", "position")  # arms that look for a shortcut instead of
 
 RESULTS_SCHEMA: Mapping[str, Any] = {
     **dict.fromkeys(("kind", "task", "protocol", "level", "metric", "arm", "baseline"), pl.String),
-    **dict.fromkeys(("fraction", "estimate", "low", "high", "p", "p_holm", "df"), pl.Float64),
+    **dict.fromkeys(
+        ("fraction", "estimate", "low", "high", "p", "p_holm", "df", "smallest_effect"), pl.Float64
+    ),
     **dict.fromkeys(
         ("n_patients", "n_positive_patients", "n_images", "repeats", "folds"), pl.Int64
     ),
@@ -113,11 +114,23 @@ class Study:
         """The task of this name; a task without classes where the study does not know it."""
         return next((task for task in self.tasks if task.name == name), Task(name, ()))
 
-    def expected_cells(self) -> Iterator[tuple[str, str, str, float, int]]:
-        """Every `(task, arm, protocol, fraction, repeat)` that the plan names."""
-        names = [task.name for task in self.tasks]
-        repeats = range(count_of(self.facts.get("repeats")))
-        return product(names, self.arms, self.protocols, self.fractions, repeats)
+    @property
+    def repeats(self) -> int:
+        """How many repeats the plan names, or what the cells show."""
+        told = count_of(self.facts.get("repeats"))
+        return told or 1 + max((cell.repeat for cell in self.cells), default=-1)
+
+    @property
+    def folds(self) -> int:
+        """How many folds the plan names, at least one: a fixed split is one fold."""
+        told = count_of(self.facts.get("folds"))
+        return max(told, 1 + max((cell.fold for cell in self.cells), default=0))
+
+    @property
+    def planned_cells(self) -> int:
+        """How many cells the plan names."""
+        sizes = (self.tasks, self.arms, self.protocols, self.fractions)
+        return math.prod(map(len, sizes)) * self.repeats * self.folds
 
 
 def read(folder: Path) -> Study:
@@ -154,6 +167,11 @@ def count_of(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return max(value, 0)
     return len(value) if isinstance(value, Sequence) and not isinstance(value, str) else 0
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """`value` where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _study_facts(folder: Path) -> Mapping[str, Any]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hounsfield.report import words
 from hounsfield.report.palette import looks
 
 FONT = "system-ui, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
@@ -85,15 +84,3 @@ def file_style(arms: Sequence[str]) -> Style:
     """Colours for paper."""
     colours = {arm: look.light for arm, look in looks(arms).items()}
     return Style(colours, "#1d2127", "#4d545e", "#d9dce1", "#ffffff", FILE_FONT, on_page=False)
-
-
-def arm_scales(arms: Sequence[str], style: Style) -> dict[str, dict[str, Any]]:
-    """Colour, marker and dash scales over the arms' names, in the study's order."""
-    named = [words.arm_name(arm) for arm in arms]
-    look = looks(arms)
-    ranges: dict[str, list[Any]] = {
-        "color": [style.colours[arm] for arm in arms],
-        "shape": [look[arm].shape for arm in arms],
-        "strokeDash": [list(look[arm].dash) or [1, 0] for arm in arms],
-    }
-    return {name: {"domain": named, "range": values} for name, values in ranges.items()}

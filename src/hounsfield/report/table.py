@@ -13,7 +13,7 @@ from hounsfield.report.points import PRIMARY, Point, judged_tasks, levels, point
 from hounsfield.report.study_folder import Study
 
 UNFINISHED = "*"  # the training loss of a cell had not clearly fallen
-FEW = "~"  # the interval rests on few patients
+MIND = "~"  # the judge says what limits the number
 
 
 def show(study: Study, console: Console | None = None) -> None:
@@ -71,7 +71,7 @@ def _head(found: Sequence[Point]) -> str:
 def _cell(point: Point | None) -> str:
     if point is None:
         return "not run"
-    marks = (UNFINISHED if point.unfinished else "") + (FEW if point.flag else "")
+    marks = (UNFINISHED if point.unfinished else "") + (MIND if _flags([point]) else "")
     if point.low is None and point.reason.startswith("not enough patients"):
         return f"{words.number(point.estimate)}{marks}\nnot enough patients"
     return escape(point.text.replace(words.HARD, " ")).replace(" ", "\n", 1) + marks
@@ -82,12 +82,18 @@ def _notes(found: Sequence[Point]) -> Iterator[RenderableType]:
     if unfinished:
         cells = words.plural(unfinished, "cell")
         yield Text(f"{UNFINISHED} unfinished: the training loss of {cells} did not clearly fall.")
-    flags = sorted({point.flag for point in found if point.flag})
+    flags = _flags(found)
     if flags:
-        yield Text(f"{FEW} {', '.join(flags)}: read the interval with care.")
+        yield Text(f"{MIND} {', '.join(flags)}: read the interval with care.")
     for reason in sorted({point.reason for point in found if point.reason}):
         yield Text(f"No interval: {reason}.")
     lost = sum(point.failed + point.absent for point in found)
     if lost:
         yield Text(f"{words.plural(lost, 'cell')} failed or did not run; the rest is judged.")
     yield Text()
+
+
+def _flags(found: Sequence[Point]) -> list[str]:
+    """What the judge says of these numbers, but for unfinished cells, which have their own mark."""
+    told = {flag for point in found for flag in point.flag.split("; ")}
+    return sorted(flag for flag in told if flag and "unfinished" not in flag)

@@ -1,6 +1,8 @@
 """Numbers as words: one way to write an interval, a share, a count, everywhere in a report."""
 
+import hashlib
 import math
+import re
 from collections.abc import Sequence
 
 METRICS = {
@@ -75,6 +77,31 @@ def span(values: Sequence[int]) -> str:
         return DASH
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,}{DASH}{high:,}"
+
+
+def slug(*parts: str) -> str:
+    """A name for files and anchors: letters, digits, hyphens; a digest where signs were lost."""
+    text = "-".join(parts)
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()
+    if plain == text.lower().replace("_", "-"):
+        return plain
+    return f"{plain[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}".lstrip("-")
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital; the rest is left as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def signs(text: str) -> str:
+    """`text` with true minus signs before numbers."""
+    return re.sub(r"(?<![\w-])-(?=\d)", MINUS, text)
+
+
+def finished(text: str) -> str:
+    """`text` with a full stop, unless it ends with one."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def plural(count: int, one: str, many: str = "") -> str:

@@ -8,17 +8,19 @@
 
   async function draw(place) {
     const spec = drawings[place.dataset.drawing];
-    const result = await vegaEmbed(place, spec, { mode: "vega-lite", renderer: "svg", actions: false, tooltip: { theme: "custom" } });
-    views.push(result.view);
-    if ("isolated" in spec_parameters(spec)) result.view.addEventListener("click", (event, item) => {
-      const arm = item && item.datum && (item.datum.arm || (item.datum.datum || {}).arm);
+    const { view } = await vegaEmbed(place, spec, { mode: "vega-lite", renderer: "svg", actions: false, tooltip: { theme: "custom" } });
+    views.push({ view, place, names: new Set((spec.params || []).map((one) => one.name)) });
+    view.addEventListener("click", (event, item) => {
+      const arm = item && item.datum && item.datum.arm;
       if (arm) isolate(arm === isolated ? "" : arm);
     });
     announce();
   }
 
-  function spec_parameters(spec) {
-    return Object.fromEntries((spec.params || []).map((one) => [one.name, one]));
+  // Give a parameter a value in every figure inside `scope` that has it.
+  function set(name, value, scope) {
+    for (const one of views)
+      if (one.names.has(name) && scope.contains(one.place)) one.view.signal(name, value).runAsync();
   }
 
   function isolate(arm) {
@@ -26,9 +28,7 @@
     for (const button of document.querySelectorAll(".arm"))
       button.setAttribute("aria-pressed", String(button.dataset.arm === arm));
     document.querySelector(".arms")?.classList.toggle("isolating", arm !== "");
-    for (const view of views) {
-      try { view.signal("isolated", arm).runAsync(); } catch (error) { /* a figure without arms */ }
-    }
+    set("isolated", arm, document);
   }
 
   function sortable(table) {
@@ -52,6 +52,8 @@
 
   document.querySelectorAll(".arm").forEach((button) =>
     button.addEventListener("click", () => isolate(button.dataset.arm === isolated ? "" : button.dataset.arm)));
+  document.querySelectorAll("select[data-parameter]").forEach((select) =>
+    select.addEventListener("change", () => set(select.dataset.parameter, select.value, select.closest(".block, section"))));
   document.querySelectorAll("table.sortable").forEach(sortable);
   Promise.all([...document.querySelectorAll(".drawing")].map(draw)).then(() => {
     document.documentElement.dataset.ready = "yes";

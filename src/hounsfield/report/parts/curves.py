@@ -1,0 +1,139 @@
+"""Label curves: how each arm does as its labelled training set shrinks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from hounsfield.report import drawing, words
+from hounsfield.report.drawing import Figure
+from hounsfield.report.html import Section, render
+from hounsfield.report.points import PRIMARY, Point, judged_tasks, levels, points
+from hounsfield.report.study_folder import Study
+from hounsfield.report.style import Style
+
+CROWDED = 4  # with more fractions, the count of images is left to the tooltip and the table
+
+
+def section(study: Study, style: Style) -> Section:
+    """A figure for each task, protocol and level."""
+    figures = [
+        figure
+        for task in judged_tasks(study)
+        for protocol in study.protocols
+        for level in levels(study, task)
+        for figure in _figure(study, task, protocol, level, style)
+    ]
+    return Section("curves", "Label curves", render("curves", figures=figures), figures)
+
+
+def _figure(study: Study, task: str, protocol: str, level: str, style: Style) -> list[Figure]:
+    found = points(study, task=task, protocol=protocol, level=level, metric=PRIMARY)
+    found = [point for point in found if point.estimate is not None and point.fraction]
+    if not found:
+        return []
+    several = f", protocol {protocol}" if len(study.protocols) > 1 else ""
+    return [
+        Figure(
+            f"curve-{words.slug(task, protocol, level)}",
+            f"{task}, by {level}{several}",
+            f"{words.sentence(words.metric_name(PRIMARY))}, judged on {found[0].judged_on}.",
+            curve(found, arms=study.arms, style=style),
+        )
+    ]
+
+
+def curve(found: Sequence[Point], *, arms: Sequence[str], style: Style) -> dict[str, Any]:
+    """The specification of one task's label curves: an arm a line, its 95 % interval a band.
+
+    Args:
+        found: Points of one task, protocol, level and metric, with an estimate and a fraction.
+        arms: The study's arms, in the study's order.
+        style: Colours and sizes.
+    """
+    shown = [arm for arm in arms if arm in {point.arm for point in found}]
+    metric = words.metric_name(found[0].metric)
+    base = alt.Chart(drawing.ROWS).encode(
+        x=_fraction_axis(found), color=drawing.by_colour(shown, style), opacity=drawing.isolated(1)
+    )
+    y = alt.Y("estimate:Q", title=metric).scale(zero=False, nice=True)
+    band = base.mark_area().encode(y="low:Q", y2="high:Q", opacity=drawing.isolated(0.13))
+    whisker = base.mark_rule(strokeWidth=1.2).encode(
+        y="low:Q", y2="high:Q", opacity=drawing.isolated(0.45)
+    )
+    line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=drawing.by_dash(shown, style))
+    marker = base.mark_point(size=75, filled=True).encode(
+        y=y,
+        shape=drawing.by_shape(shown, style),
+        tooltip=[
+            alt.Tooltip("arm:N"),
+            alt.Tooltip("text:N", title=metric),
+            alt.Tooltip("trained:N", title="trained on"),
+            alt.Tooltip("judged:N", title="judged on"),
+            alt.Tooltip("limits:N", title="mind"),
+        ],
+    )
+    says = "; ".join(
+        f"{words.arm_name(point.arm)} at {words.percent(point.fraction or 0)}: {point.text}"
+        for point in found
+    )
+    chart = alt.layer(_chance(style), band, whisker, line, marker)
+    return drawing.finish(
+        chart,
+        style,
+        says=f"{metric} by share of the labels. {says}.",
+        data=[_row(point) for point in found],
+    )
+
+
+def _fraction_axis(found: Sequence[Point]) -> alt.X:
+    """A logarithmic axis whose ticks are the study's fractions and nothing else."""
+    fractions = sorted({point.fraction for point in found if point.fraction})
+    scale = alt.Scale(
+        type="log", domain=[fractions[0] / 1.2, fractions[-1] * 1.2], nice=False, clamp=True
+    )
+    axis = alt.Axis(
+        values=fractions, labelExpr=_ticks(found, fractions), labelOverlap=False, grid=False
+    )
+    return alt.X("fraction:Q", title="labelled training patients", scale=scale, axis=axis)
+
+
+def _ticks(found: Sequence[Point], fractions: Sequence[float]) -> str:
+    """A Vega expression that writes patients and images under each fraction."""
+    labels = "''"
+    for fraction in fractions:
+        here = [point for point in found if point.fraction == fraction]
+        patients = [count for point in here for count in point.patients]
+        images = [count for point in here for count in point.images]
+        lines = [words.percent(fraction)]
+        if patients:
+            lines.append(f"{words.span(patients)} pat.")
+        if images and len(fractions) <= CROWDED:
+            lines.append(f"{words.span(images)} img.")
+        text = ", ".join(f"'{line}'" for line in lines)
+        labels = f"abs(datum.value / {fraction!r} - 1) < 1e-6 ? [{text}] : {labels}"
+    return labels
+
+
+def _chance(style: Style) -> Any:
+    """What guessing gives: an AUC of one half, whatever the classes and their shares."""
+    base = alt.Chart(drawing.constant(chance=0.5, word="chance")).encode(y="chance:Q")
+    rule = base.mark_rule(strokeDash=[2, 4], color=style.soft)
+    text = base.mark_text(align="right", dx=-4, dy=-7, fontSize=11, color=style.soft).encode(
+        x=alt.value("width"), text="word:N"
+    )
+    return rule + text
+
+
+def _row(point: Point) -> dict[str, Any]:
+    return {
+        "arm": words.arm_name(point.arm),
+        "fraction": point.fraction,
+        "estimate": point.estimate,
+        "low": point.low,
+        "high": point.high,
+        "text": point.text,
+        "trained": point.trained_on,
+        "judged": point.judged_on,
+        "limits": point.limits or words.DASH,
+    }
