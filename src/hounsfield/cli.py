@@ -224,5 +224,19 @@ def info(
         write_montage(store, montage)
 
 
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run of `pretrain` or `finetune`.")],
+    out: Annotated[Path, typer.Option(help="A new folder for weights, manifest, probe and card.")],
+    kind: Annotated[
+        str, typer.Option("--format", help="safetensors (timm's names), torchvision or onnx.")
+    ] = "safetensors",
+) -> None:
+    """Write weights that plain timm, torchvision or onnxruntime loads, proven by a probe."""
+    from hounsfield.export.make import export as write
+
+    typer.echo(f"Export: {write(run, out, kind=kind)}")
+
+
 if __name__ == "__main__":
     main()

@@ -267,7 +267,12 @@ def _identity(config: PretrainConfig, stores: Mapping[str, Store], chosen: Rows)
     for free in ("tensorboard", "checkpoint_every", "alarms"):
         del values["loop"][free]
     seen = [
-        {"store": store.hash, "rows": hashlib.sha256(chosen[path].tobytes()).hexdigest()}
+        {
+            "store": store.hash,
+            "rows": hashlib.sha256(chosen[path].tobytes()).hexdigest(),
+            "slices": len(chosen[path]),
+            "patients": store.index["patient"].gather(chosen[path]).n_unique(),
+        }
         for path, store in stores.items()
     ]
     return {**values, "data": seen}

@@ -1,0 +1,1 @@
+"""A classifier for keeps: trained once, calibrated, used on new scans."""

@@ -1,0 +1,1 @@
+"""A backbone or a classifier out, with what another program needs to use it rightly."""
