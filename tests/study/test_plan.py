@@ -7,7 +7,14 @@ from hounsfield.errors import ConfigError, LabelError, LeakError
 from hounsfield.study.config import load_study
 from hounsfield.study.plan import plan
 
-SPARK = {"spark": {"budget": {"steps": 2}, "batch_size": 4, "image_size": 64}}
+SPARK = {
+    "spark": {
+        "budget": {"steps": 2},
+        "batch_size": 4,
+        "image_size": 64,
+        "options": {"decoder_width": 32},
+    }
+}
 
 
 def hashes(planned, **wanted):
@@ -38,6 +45,11 @@ def test_a_changed_setting_renames_only_the_cells_that_it_touches(study):
 
     wider = plan(study(fractions=[1.0, 0.5, 0.3], repeats=3))
     assert hashes(before, arm="scratch") < hashes(wider, arm="scratch")
+
+    kinder = {"steps": 20, "batch": 8, "lr": 0.01, "layer_decay": 0.5}
+    decayed = plan(study(arms=["scratch", "spark"], pretrain=SPARK, budget=kinder))
+    assert hashes(before, arm="scratch") == hashes(decayed, arm="scratch")
+    assert not hashes(before, arm="spark") & hashes(decayed, arm="spark")
 
     longer = plan(study(budget={"steps": 21, "batch": 8, "lr": 0.01}))
     assert not hashes(before) & hashes(longer)

@@ -8,7 +8,14 @@ from hounsfield.study import run as running
 from hounsfield.study.plan import plan
 from hounsfield.study.run import run
 
-SPARK = {"spark": {"budget": {"steps": 3}, "batch_size": 8, "image_size": 64}}
+SPARK = {
+    "spark": {
+        "budget": {"steps": 3},
+        "batch_size": 8,
+        "image_size": 64,
+        "options": {"decoder_width": 32},
+    }
+}
 
 
 def cell_files(out):

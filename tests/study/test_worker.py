@@ -1,11 +1,14 @@
+import copy
 import json
 
 import numpy as np
 import polars as pl
 import pytest
+import safetensors.torch
 from sklearn.metrics import roc_auc_score
 
 from hounsfield.errors import HounsfieldError
+from hounsfield.models.backbone import create
 from hounsfield.study import finetune
 from hounsfield.study.plan import plan
 from hounsfield.study.scores import choice, table
@@ -120,6 +123,44 @@ def test_the_loss_must_end_clearly_below_guessing():
     assert last == pytest.approx(np.mean([1 - s / 100 for s in range(91, 101)]))
     assert finetune.unfinished(last, 0.693) == ""
     assert "give more steps" in finetune.unfinished(0.65, 0.693)
+
+
+def test_the_rate_falls_from_stage_to_stage_of_a_backbone_and_not_in_the_head():
+    backbone = create("resnet10_tiny")
+    factors = finetune.layer_factors(backbone, 0.5)
+    named = {name: factors[p] for name, p in backbone.net.named_parameters()}
+    assert {name.split(".")[0]: factor for name, factor in named.items()} == {
+        "conv1": 0.5**5, "bn1": 0.5**5, "layer1": 0.5**4, "layer2": 0.5**3, "layer3": 0.5**2,
+        "layer4": 0.5,
+    }  # fmt: skip
+    assert finetune.layer_factors(backbone, 1.0) == {}
+
+
+def test_only_an_arm_that_brings_weights_moves_its_lower_stages_less(study, tmp_path):
+    weights = tmp_path / "start.safetensors"
+    start = create("resnet10_tiny", seed=5)
+    safetensors.torch.save_file(start.net.state_dict(), weights)
+    budget = {"steps": 4, "batch": 8, "lr": 1e-3, "layer_decay": 0.5, "weight_decay": 0}
+    planned = plan(
+        study(arms=["scratch", "mine"], weights={"mine": str(weights)}, budget=budget,
+              fractions=[1.0], repeats=1)
+    )  # fmt: skip
+    moved = {}
+    for cell in planned.cells:
+        worker = Worker(planned, tmp_path / "out")
+        fresh = worker.start(cell)
+        kept = fresh()
+        worker.start = lambda cell, kept=kept: lambda: kept
+        before = copy.deepcopy(kept.net.state_dict())
+        worker.run(cell)
+        after = kept.net.state_dict()
+        moved[cell.arm] = {
+            name: (after[name] - before[name]).abs().mean().item()
+            for name in ("conv1.weight", "layer4.0.conv2.weight")
+        }
+    ratio = {arm: steps["conv1.weight"] / steps["layer4.0.conv2.weight"]
+             for arm, steps in moved.items()}  # fmt: skip
+    assert ratio["mine"] == pytest.approx(ratio["scratch"] / 2**4, rel=0.3)  # four stages apart
 
 
 def test_a_score_that_is_not_finite_fails_its_cell(study, tmp_path):

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hounsfield.augment.views import recipe
-from hounsfield.errors import DivergedError
+from hounsfield.errors import ConfigError, DivergedError
 from hounsfield.methods.base import Step
 from hounsfield.models.backbone import Backbone
 from hounsfield.seeding import seed_of
@@ -122,6 +123,7 @@ def fair(
     classes: int,
     size: int,
     budget: Budget,
+    layer_decay: float,
     seed: int,
     on: "Fabric",
 ) -> Trained:
@@ -134,6 +136,8 @@ def fair(
         classes: How many there are.
         size: Pixels of what the network sees.
         budget: The same for every arm.
+        layer_decay: Factor of the rate from a stage to the one below; 1 for an arm that starts
+            from chance, whose lower stages have nothing to keep.
         seed: Of batches and views; equal for the arms of a comparison.
         on: Device and precision.
 
@@ -144,7 +148,7 @@ def fair(
     trials = [
         _trial(
             start(), images, labels, rate,
-            classes=classes, size=size, budget=budget, seed=seed, on=on,
+            classes=classes, size=size, budget=budget, layer_decay=layer_decay, seed=seed, on=on,
         )
         for rate in rates
     ]  # fmt: skip
@@ -174,6 +178,26 @@ def fair(
         },
         unfinished=unfinished(last, guess),
     )
+
+
+def layer_factors(backbone: Backbone, decay: float) -> dict[nn.Parameter, float]:
+    """Of each parameter's learning rate: `decay` once for the last stage, twice for the one below.
+
+    After BEiT (arXiv 2106.08254, appendix H), with a network's stages (stem, then as timm groups
+    them) in the place of a transformer's layers.
+    """
+    net = backbone.net
+    if decay == 1:
+        return {}
+    if not hasattr(net, "group_matcher"):
+        raise ConfigError(
+            f"timm does not say which stages {backbone.name} has, so its rate cannot fall from "
+            "stage to stage. Set budget.layer_decay = 1, or choose another backbone."
+        )
+    stages = group_parameters(net, net.group_matcher(coarse=True), reverse=True)
+    parameters = dict(net.named_parameters())
+    top = max(stages.values()) + 1
+    return {parameters[name]: decay ** (top - stage) for name, stage in stages.items()}
 
 
 def fall(curve: Sequence[dict[str, float]], steps: int) -> tuple[float, float]:
@@ -226,6 +250,7 @@ def _trial(
     classes: int,
     size: int,
     budget: Budget,
+    layer_decay: float,
     seed: int,
     on: "Fabric",
 ) -> _Trial | None:
@@ -251,6 +276,7 @@ def _trial(
             config=LoopConfig(log_every=max(1, budget.steps // 50), watch_every=look_every),
             watch=keeper if labels.enough else None,
             fabric=on,
+            factors=layer_factors(backbone, layer_decay),
         )
     except DivergedError:
         return None

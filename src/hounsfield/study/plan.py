@@ -26,6 +26,8 @@ RECIPE = 1  # counts changes of the code that change a result: an old cell is th
 
 ArmKind = Literal["scratch", "imagenet", "control", "pretrained", "weights", "predictions"]
 
+TRANSFERRED: tuple[ArmKind, ...] = ("imagenet", "pretrained", "weights")  # not from chance
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -189,7 +191,7 @@ def _cell(
         "recipe": RECIPE,
         "arm": {"kind": kind, "name": arm if kind == "control" else "", **start},
         "task": task.hash,
-        "protocol": {"name": protocol, **_settings(protocol, config)},
+        "protocol": {"name": protocol, **_settings(protocol, kind, config)},
         "backbone": config.backbone,
         "image_size": config.image_size,
         "labels": rung.hash,
@@ -345,9 +347,12 @@ def _arm(
     return kinds.get(name, "control"), None, {}
 
 
-def _settings(protocol: str, config: StudyConfig) -> dict[str, Any]:
-    tables = {"fair": config.budget, "paper": config.paper}
-    return tables[protocol].model_dump(mode="json") if protocol in tables else {}
+def _settings(protocol: str, kind: ArmKind, config: StudyConfig) -> dict[str, Any]:
+    """The settings of the protocol that touch an arm of this kind."""
+    if protocol == "fair":
+        idle = set() if kind in TRANSFERRED else {"layer_decay"}
+        return config.budget.model_dump(mode="json", exclude=idle)
+    return config.paper.model_dump(mode="json") if protocol == "paper" else {}
 
 
 def _primary(config: StudyConfig) -> Primary | None:

@@ -21,7 +21,7 @@ from hounsfield.study import images as store_images
 from hounsfield.study import scores
 from hounsfield.study.finetune import ENOUGH, Labels, Trained, fair
 from hounsfield.study.images import Images
-from hounsfield.study.plan import Cell, Plan
+from hounsfield.study.plan import TRANSFERRED, Cell, Plan
 from hounsfield.study.start import backbone_of
 from hounsfield.study.task import Task
 from hounsfield.train.device import fabric
@@ -123,6 +123,7 @@ class Worker:
             classes=len(task.classes),
             size=config.image_size,
             budget=config.budget,
+            layer_decay=config.budget.layer_decay if cell.kind in TRANSFERRED else 1.0,
             seed=cell.seed,
             on=self.fabric,
         )

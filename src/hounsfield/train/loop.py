@@ -5,7 +5,7 @@ holds weights, the optimiser's state and a few numbers, and no generator's state
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,7 @@ def fit(
     folder: Path | None = None,
     label: str | None = None,
     watch: Watch | None = None,
+    factors: Mapping[nn.Parameter, float] | None = None,
 ) -> Fitted:
     """Train `model` in place, on the device of `fabric`.
 
@@ -96,6 +97,7 @@ def fit(
         label: Of the progress bar; without it there is none.
         watch: Called every `watch_every` steps with the model in eval mode and the latest line of
             metrics; what it returns is logged, what it raises ends the training.
+        factors: Of the learning rates of some parameters; that of the others is 1.
 
     Raises:
         TrainingError: What `watch` raises.
@@ -121,6 +123,7 @@ def fit(
             config=config,
             fabric=fabric,
             folder=folder,
+            factors=factors,
         )
         pace = _Pace(batches, images, first=training.step)
         first = training.step * config.accumulate

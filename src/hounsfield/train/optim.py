@@ -1,6 +1,6 @@
 """Optimisers by name, and the rates that they follow."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -50,7 +50,13 @@ class OptimConfig(Config):
         return self.lr if self.reference_batch is None else self.lr * batch / self.reference_batch
 
 
-def build(parameters: Iterable[Parameter], config: OptimConfig, *, batch: int) -> Optimizer:
+def build(
+    parameters: Iterable[Parameter],
+    config: OptimConfig,
+    *,
+    batch: int,
+    factors: Mapping[Parameter, float] | None = None,
+) -> Optimizer:
     """The optimiser of `config` over the parameters that want a gradient.
 
     Args:
@@ -58,16 +64,22 @@ def build(parameters: Iterable[Parameter], config: OptimConfig, *, batch: int) -
             by lars, as in LARS's users (BYOL, arXiv 2006.07733, section 3.2).
         config: The optimiser and its rates.
         batch: Images that one update sees.
+        factors: Of the learning rates of some parameters; that of the others is 1.
     """
     wanted = [parameter for parameter in parameters if parameter.requires_grad]
-    weights = [parameter for parameter in wanted if parameter.ndim > 1]
-    others = [parameter for parameter in wanted if parameter.ndim <= 1]
+    factor_of = {parameter: (factors or {}).get(parameter, 1.0) for parameter in wanted}
     lr = config.peak(batch)
     groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": config.weight_decay, "decays": True},
-        {"params": others, "weight_decay": 0.0, "decays": False},
+        {
+            "params": members,
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "decays": decays,
+            "peak_lr": lr * factor,
+        }
+        for factor in sorted(set(factor_of.values()), reverse=True)
+        for decays in (True, False)
+        if (members := [p for p in wanted if factor_of[p] == factor and (p.ndim > 1) == decays])
     ]
-    groups = [{**group, "peak_lr": lr} for group in groups if group["params"]]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=config.betas)
     if config.name == "sgd":
@@ -82,7 +94,7 @@ def build(parameters: Iterable[Parameter], config: OptimConfig, *, batch: int) -
 def set_rates(
     optimiser: Optimizer, *, factor: float, progress: float, config: OptimConfig
 ) -> float:
-    """Set the rates of this step, and give back the learning rate.
+    """Set the rates of this step, and give back the highest learning rate.
 
     Args:
         optimiser: As `build` made it.

@@ -68,13 +68,14 @@ class Training:
         config: LoopConfig,
         fabric: "Fabric",
         folder: Path | None,
+        factors: Mapping[nn.Parameter, float] | None = None,
     ) -> None:
         self.rates, self.schedule, self.seed, self.config = rates, schedule, seed, config
         self.fabric, self.folder = fabric, folder
         self.model = model.train()
         self.model.to(memory_format=torch.channels_last)
         self._wrapped = fabric.setup_module(_Objective(self.model))
-        self._optimiser = optim.build(self.model.parameters(), rates, batch=images)
+        self._optimiser = optim.build(self.model.parameters(), rates, batch=images, factors=factors)
         self._stepper = fabric.setup_optimizers(self._optimiser)
         self.ema = None if config.ema is None else copy.deepcopy(self.model).requires_grad_(False)
         self.step, self._lr = 0, 0.0
