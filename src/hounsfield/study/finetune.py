@@ -194,7 +194,8 @@ def layer_factors(backbone: Backbone, decay: float) -> dict[nn.Parameter, float]
             f"timm does not say which stages {backbone.name} has, so its rate cannot fall from "
             "stage to stage. Set budget.layer_decay = 1, or choose another backbone."
         )
-    stages = group_parameters(net, net.group_matcher(coarse=True), reverse=True)
+    matcher = net.group_matcher(coarse=True)  # type: ignore[operator]
+    stages = group_parameters(net, matcher, reverse=True)
     parameters = dict(net.named_parameters())
     top = max(stages.values()) + 1
     return {parameters[name]: decay ** (top - stage) for name, stage in stages.items()}
@@ -264,7 +265,7 @@ def _trial(
         seed=seed_of(seed, "batches"),
     )
     look_every = max(1, budget.steps // budget.looks)
-    keeper = _Keeper(lambda: predict(model, images, labels.val, size=size), labels, look_every)
+    keeper = _Keeper(lambda: predict(model, images, labels.val, size=size), labels)
     try:
         fitted = fit(
             model,
@@ -280,7 +281,7 @@ def _trial(
         )
     except DivergedError:
         return None
-    if keeper.looks * look_every != budget.steps:
+    if keeper.seen != budget.steps:
         keeper.look(model, budget.steps)
     keeper.restore(model)
     return _Trial(rate, model, list(fitted.curve), keeper.step, keeper.score)
@@ -298,22 +299,18 @@ class _Keeper:
     Where validation is too small to say, there is no score and every look replaces the last.
     """
 
-    def __init__(
-        self, see: Callable[[], NDArray[np.float32]], labels: Labels, look_every: int
-    ) -> None:
-        self.see, self.labels, self.look_every = see, labels, look_every
-        self.looks, self.step = 0, 0
+    def __init__(self, see: Callable[[], NDArray[np.float32]], labels: Labels) -> None:
+        self.see, self.labels = see, labels
+        self.seen, self.step = 0, 0
         self.score: float | None = None
         self.state: dict[str, Tensor] = {}
 
     def __call__(self, model: nn.Module, line: Mapping[str, float]) -> dict[str, float]:
-        del line
-        self.looks += 1
-        score = self.look(model, self.looks * self.look_every)
+        score = self.look(model, int(line["step"]))
         return {} if score is None else {"val": score}
 
     def look(self, model: nn.Module, step: int) -> float | None:
-        score = self.labels.val_score(self.see())
+        score, self.seen = self.labels.val_score(self.see()), step
         if self.score is None or score is None or score >= self.score:
             self.score, self.step = score, step
             self.state = copy.deepcopy(model.state_dict())
