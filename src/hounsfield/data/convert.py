@@ -107,12 +107,28 @@ def read_headers(
     return headers, refusals
 
 
-def convert(job: Job, unit: Unit, announce: Announce) -> Path:
-    """The path of the part of `unit`, which is on the disk when this returns."""
+@dataclass(frozen=True)
+class Content:
+    """What a unit gives.
+
+    Attributes:
+        images: int16 `(slices, size, size)`.
+        rows: Of the index, one a slice; null for what is not known.
+        refusals: Files that stay out.
+        notes: What is odd about series that went in.
+    """
+
+    images: NDArray[np.int16]
+    rows: tuple[dict[str, Any], ...]
+    refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...]
+
+
+def read_unit(job: Job, unit: Unit, announce: Announce) -> Content:
+    """The slices of `unit` in the stored shape, and what is known of each."""
     quiet()
-    part = job.part_of(unit)
     refusals: list[Refusal] = []
-    images: list[NDArray[np.int16]] = []
+    images = [np.zeros((0, job.shape.size, job.shape.size), np.int16)]
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for volume in READERS[unit.kind](unit.items, refusals.append, announce):
@@ -120,16 +136,22 @@ def convert(job: Job, unit: Unit, announce: Announce) -> Path:
         images.append(stored)
         rows += _rows(job, volume, spacing_mm)
         notes += [f"series {job.keys('series', volume.series)}: {note}" for note in volume.notes]
-    size = job.shape.size
+    return Content(np.concatenate(images), tuple(rows), tuple(refusals), tuple(notes))
+
+
+def convert(job: Job, unit: Unit, announce: Announce) -> Path:
+    """The path of the part of `unit`, which is on the disk when this returns."""
+    part = job.part_of(unit)
+    content = read_unit(job, unit, announce)
     with disk_errors(part):
-        np.save(
-            part.with_suffix(".npy"),
-            np.concatenate([np.zeros((0, size, size), np.int16), *images]),
-        )
-    columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(_names(rows))}
+        np.save(part.with_suffix(".npy"), content.images)
+    columns = {
+        name: [row.get(name) for row in content.rows]
+        for name in dict.fromkeys(_names(content.rows))
+    }
+    refused = [asdict(one) for one in content.refusals]
     write_json(
-        part.with_suffix(".json"),
-        {"rows": columns, "refused": [asdict(one) for one in refusals], "notes": notes},
+        part.with_suffix(".json"), {"rows": columns, "refused": refused, "notes": content.notes}
     )
     return part
 
@@ -140,7 +162,7 @@ def quiet() -> None:
         logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
-def _names(rows: list[dict[str, Any]]) -> Iterator[str]:
+def _names(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         yield from row
 

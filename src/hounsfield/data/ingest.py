@@ -76,11 +76,11 @@ def ingest(
     keys = Keys(None) if keep_ids else load_or_make(_outside(key or default_key_file(), out))
     staging = out.parent / f".{out.name}.ingest"
     job = Job(shape, keys, staging, patient_pattern, class_folders is not None)
-    entries, refusals = _look(sources)
+    entries, refusals = look(sources)
     paths = {one.name: one.path / (one.member or "") for one in entries}
     rows = match_files(table, paths) if table is not None and table.form == ("file",) else {}
     with held(staging):
-        units, not_read = _units(entries, workers)
+        units, not_read = units_of(entries, workers)
         _check_space(units, shape, out)
         parts, died = _convert(units, job, workers)
         flow = assemble(
@@ -138,7 +138,8 @@ def _outside(key: Path, out: Path) -> Path:
     return key
 
 
-def _look(sources: Sequence[Path]) -> tuple[list[Entry], list[Refusal]]:
+def look(sources: Sequence[Path]) -> tuple[list[Entry], list[Refusal]]:
+    """Every file below `sources` that may be read, and those that are not for us."""
     entries: list[Entry] = []
     refusals: list[Refusal] = []
     for found in walk(sources):
@@ -149,7 +150,7 @@ def _look(sources: Sequence[Path]) -> tuple[list[Entry], list[Refusal]]:
     return entries, refusals
 
 
-def _units(entries: Sequence[Entry], workers: int) -> tuple[list[Unit], list[Refusal]]:
+def units_of(entries: Sequence[Entry], workers: int) -> tuple[list[Unit], list[Refusal]]:
     """What is converted together, in the order of the files, and what stays out already."""
     files = [one for one in entries if one.kind == "dicom"]
     headers, refusals = _read_headers(files, workers)
@@ -178,7 +179,7 @@ def _read_headers(files: Sequence[Entry], workers: int) -> tuple[list[Header], l
     with bar("headers", total=len(files)) as progress:
         for task, outcome in each(read_headers, tasks, workers=_hands(workers, tasks)):
             if isinstance(outcome, Death):
-                refusals += _blame(outcome)
+                refusals += blame(outcome)
                 tasks.append(tuple(one for one in task if one.name != outcome.file))
                 continue
             headers += outcome[0]
@@ -204,7 +205,7 @@ def _convert(units: Sequence[Unit], job: Job, workers: int) -> tuple[list[Path],
                 parts.append((unit, outcome))
                 progress.advance()
                 continue
-            refusals += _blame(outcome)
+            refusals += blame(outcome)
             rest = unit.without(outcome.file)
             if rest.items:
                 tasks.append(rest)
@@ -220,7 +221,8 @@ def _hands(workers: int, tasks: Sized) -> int:
     return max(min(workers, len(tasks)), 1)
 
 
-def _blame(death: Death) -> list[Refusal]:
+def blame(death: Death) -> list[Refusal]:
+    """The refusal of the file that killed its reader, if it had announced one."""
     return [Refusal(death.file, "refused", death.reason)] if death.file else []
 
 

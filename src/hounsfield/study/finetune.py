@@ -97,6 +97,7 @@ class Trained:
         curve: Lines of step, loss, lr and, where it was looked at, val.
         facts: What goes into `cell.json`.
         unfinished: Why the training counts as unfinished; empty where it does not.
+        model: The network of the best trial, where the protocol trains one.
     """
 
     val: NDArray[np.float32]
@@ -104,6 +105,7 @@ class Trained:
     curve: list[dict[str, float]]
     facts: dict[str, Any] = field(default_factory=dict)
     unfinished: str = ""
+    model: Classifier | None = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ def fair(
             "train_loss_guess": guess,
         },
         unfinished=unfinished(last, guess),
+        model=best.model,
     )
 
 

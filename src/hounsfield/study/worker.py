@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hounsfield import __version__
-from hounsfield.data.split import strata
+from hounsfield.data.split import Split, strata
 from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun
 from hounsfield.files import disk_errors, folder_whole, write_json
 from hounsfield.models.backbone import Backbone
@@ -92,23 +92,8 @@ class Worker:
 
     def labels(self, cell: Cell) -> Labels:
         """The cell's labels as places in the task's images."""
-        task = self.plan.tasks[cell.task]
-        val = task.rows(cell.rung.val)
-        fewest = _fewest_patients(task, val)
-        classes, enough = len(task.classes), fewest >= ENOUGH
-
-        def val_score(logits: NDArray[np.float32]) -> float | None:
-            rows = scores.table(task, val, logits, split="val")
-            return scores.choice(rows, classes=classes, enough=enough)
-
-        return Labels(
-            train=task.rows(cell.rung.train),
-            val=val,
-            test=task.rows(cell.test),
-            val_score=val_score,
-            enough=enough,
-            some=fewest >= 1,
-        )
+        split = Split(cell.rung.train, cell.rung.val, cell.test)
+        return labels_of(self.plan.tasks[cell.task], split)
 
     def start(self, cell: Cell) -> Callable[[], Backbone]:
         """A maker of fresh copies of the arm's backbone."""
@@ -152,6 +137,26 @@ class Worker:
             for name, rows in tables.items():
                 rows.write_parquet(folder / f"{name}.parquet")
             write_json(folder / "cell.json", _facts(cell, self.plan, ended, trained))
+
+
+def labels_of(task: Task, split: Split) -> Labels:
+    """The labels of the split's patients as places in the task's images."""
+    val = task.rows(split.val)
+    fewest = _fewest_patients(task, val)
+    classes, enough = len(task.classes), fewest >= ENOUGH
+
+    def val_score(logits: NDArray[np.float32]) -> float | None:
+        rows = scores.table(task, val, logits, split="val")
+        return scores.choice(rows, classes=classes, enough=enough)
+
+    return Labels(
+        train=task.rows(split.train),
+        val=val,
+        test=task.rows(split.test),
+        val_score=val_score,
+        enough=enough,
+        some=fewest >= 1,
+    )
 
 
 def _facts(cell: Cell, plan: Plan, ended: Ended, trained: Trained | None) -> dict[str, Any]:
