@@ -18,10 +18,10 @@ from scipy import stats
 from scipy.signal import lfilter
 
 from hounsfield.judge import metrics
-from hounsfield.judge.answers import patient_df
 from hounsfield.judge.jackknife import contrast, level
 from hounsfield.judge.metrics import Measured, Truth
 from hounsfield.judge.questions import Question, questions
+from hounsfield.judge.view import patient_df
 from hounsfield.seeding import stream
 
 Floats = NDArray[np.float64]

@@ -7,13 +7,13 @@ from itertools import product
 import numpy as np
 
 from hounsfield.judge import labels_saved, limits, metrics
-from hounsfield.judge.jackknife import Intervals, components, contrast, level, welch_df
+from hounsfield.judge.jackknife import Intervals, components, contrast, level
 from hounsfield.judge.metrics import Bools, Floats, Measured, Truth
 from hounsfield.judge.power import pilot, smallest_effect
 from hounsfield.judge.questions import Question, questions
 from hounsfield.judge.scores import Board
+from hounsfield.judge.view import LEVELS, Metric, at_level, measure, of_repeats, patient_df
 
-Metric = Callable[[Floats, Truth], Measured]
 Plain = Callable[[Floats, Truth], Floats]
 WITH_INTERVALS: Mapping[str, Metric] = {
     "auc": metrics.auc,
@@ -25,11 +25,9 @@ PLAIN: Mapping[str, Plain] = {
     "brier": metrics.brier,
     "ece": metrics.calibration_error,
 }
-LEVELS = ("slice", "patient")
 AT_ONCE = 256  # questions whose delete-one values are in memory together
 ALPHA = 0.05
 PRIMARY_METRIC = "auc"  # the only one with p-values
-ENOUGH_FOR_ALL = 5  # patients on the scarcest side from which all patients count, where no Welch
 
 
 @dataclass(frozen=True)
@@ -97,44 +95,23 @@ def answers(
     """
     asked = questions(board.arms, board.fractions, pairs=pairs)
     for at in LEVELS:
-        view = board if at == "slice" else _by_patient(board)
+        view = at_level(board, at)
         if view is None:
             continue
         blank = Answer(
             "", board.task, board.protocol, at, "", "", None, None,
             n_patients=len(board.truth.folds),
             n_images=len(board.truth.labels),
-            folds=len(np.unique(board.truth.folds)),
+            folds=board.folds,
         )  # fmt: skip
         for name, metric in WITH_INTERVALS.items():
-            measured = _measure(metric, view)
+            measured = measure(metric, view)
             start = replace(blank, metric=name, n_positive_patients=measured.scarcest)
             yield from _with_intervals(view, measured, asked, start, comparisons)
             if name == PRIMARY_METRIC and ruler in board.arms and len(board.fractions) > 1:
                 yield from _labels_saved(view, measured, start, board.arms.index(ruler))
         for name, plain in PLAIN.items():
             yield from _plain(view, plain, replace(blank, metric=name))
-
-
-def _by_patient(board: Board) -> Board | None:
-    """The board with patients as units, or None where a patient has no one class."""
-    pooled = [metrics.by_patient(arm.astype(np.float64), board.truth) for arm in board.logits]
-    if pooled[0] is None:
-        return None
-    logits = np.stack([one[0] for one in pooled if one is not None])
-    return replace(board, logits=logits, truth=pooled[0][1])
-
-
-def _measure(metric: Metric, board: Board) -> Measured:
-    """The metric of every model of the board (arms, fractions, repeats)."""
-    arms = [metric(arm.astype(np.float64), board.truth) for arm in board.logits]
-    sides = [arm.sides for arm in arms if arm.sides is not None]
-    return replace(
-        arms[0],
-        value=np.stack([arm.value for arm in arms]),
-        without=np.stack([arm.without for arm in arms]),
-        sides=np.stack(sides) if sides else None,
-    )
 
 
 def _with_intervals(
@@ -151,7 +128,7 @@ def _with_intervals(
             yield from (replace(blank, reason="no repeat is complete") for blank in blanks)
             continue
         weights = np.stack([question.weights for question in group])
-        chosen = _of_repeats(measured, repeats)
+        chosen = of_repeats(measured, repeats)
         if why:
             estimates = np.tensordot(weights, chosen.value, 2).mean(axis=-1)
             for blank, estimate in zip(blanks, estimates, strict=True):
@@ -195,15 +172,6 @@ def _blank(board: Board, question: Question, start: Answer, repeats: Bools) -> A
     )
 
 
-def _of_repeats(measured: Measured, repeats: Bools) -> Measured:
-    return replace(
-        measured,
-        value=measured.value[:, :, repeats],
-        without=measured.without[:, :, repeats],
-        sides=None if measured.sides is None else measured.sides[:, :, repeats],
-    )
-
-
 def _singles(
     measured: Measured,
     weights: Floats,
@@ -217,6 +185,7 @@ def _singles(
         np.tensordot(weights, measured.without, 2),
         measured.scarcest - 1.0,
         floor=measured.floor,
+        folds=blanks[0].folds,
     )
     for place, blank in enumerate(blanks):
         one = _filled(blank, found, place)
@@ -243,12 +212,13 @@ def _contrasts(
     theta = np.tensordot(weights, measured.value, 2)  # (questions, repeats)
     without = np.tensordot(weights, measured.without, 2)  # (questions, repeats, patients)
     df = patient_df(measured, weights)
-    found = contrast(theta, without, df)
+    folds = blanks[0].folds
+    found = contrast(theta, without, df, folds=folds)
     tested = blanks[0].metric == PRIMARY_METRIC
     effects = np.full(len(blanks), np.nan)
     if tested:
         effects = smallest_effect(
-            pilot(components(theta, without), df),
+            pilot(components(theta, without), df, folds=folds),
             patients=without.shape[-1],
             repeats=theta.shape[-1],
             alpha=ALPHA / np.array([comparisons(blank) for blank in blanks]),
@@ -291,7 +261,7 @@ def _labels_saved(board: Board, measured: Measured, start: Answer, ruler: int) -
         if not repeats.any():
             yield replace(blank, reason="no repeat is complete")
             continue
-        chosen = _of_repeats(measured, repeats)
+        chosen = of_repeats(measured, repeats)
         theta = np.tensordot(along.weights, chosen.value, 2)
         if why:
             found = labels_saved.crossing(along, theta.mean(axis=-1))
@@ -299,7 +269,8 @@ def _labels_saved(board: Board, measured: Measured, start: Answer, ruler: int) -
             continue
         without = np.tensordot(along.weights, chosen.without, 2)
         found = labels_saved.reached(
-            along, contrast(theta, without, patient_df(chosen, along.weights))
+            along,
+            contrast(theta, without, patient_df(chosen, along.weights), folds=board.folds),
         )
         one = replace(
             blank,
@@ -309,16 +280,6 @@ def _labels_saved(board: Board, measured: Measured, start: Answer, ruler: int) -
             reason=found.reason,
         )
         yield _flagged(one, board.truth, measured)
-
-
-def patient_df(measured: Measured, weights: Floats) -> Floats:
-    """Degrees of freedom (questions,) of the patients' part of differences."""
-    if measured.sides is None or measured.side_patients is None:
-        n_patients = measured.without.shape[-1]
-        enough = measured.scarcest >= ENOUGH_FOR_ALL
-        return np.full(len(weights), (n_patients if enough else measured.scarcest) - 1.0)
-    sides = np.tensordot(weights, measured.sides.mean(axis=2), 2)  # (questions, 2, patients)
-    return welch_df(sides, measured.side_patients)
 
 
 def _filled(blank: Answer, found: Intervals, place: int) -> Answer:

@@ -5,13 +5,13 @@ A planned study shrinks them by its own numbers, and a non-central t tells its p
 many slices per patient and as large a share of positive patients as in the pilot.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from hounsfield.judge.jackknife import Components
+from hounsfield.judge.jackknife import Components, spread
 
 Floats = NDArray[np.float64]
 
@@ -29,15 +29,17 @@ class Pilot:
         repeats: Variance between repeats, for one repeat.
         both: Variance of patient by repeat, for one of each.
         patient_df: Degrees of freedom on which `patients` rests.
+        folds: Of the cross-validation, 1 for a fixed test set.
     """
 
     patients: Floats
     repeats: Floats
     both: Floats
     patient_df: Floats
+    folds: int = 1
 
 
-def pilot(parts: Components, patient_df: Floats) -> Pilot:
+def pilot(parts: Components, patient_df: Floats | float, *, folds: int = 1) -> Pilot:
     """The parts for one patient and one repeat.
 
     With a single repeat nothing is known of training: `repeats` and `both` are 0.
@@ -48,6 +50,7 @@ def pilot(parts: Components, patient_df: Floats) -> Pilot:
         repeats=np.maximum(parts.repeats - crossed, 0.0),
         both=parts.n_patients * crossed,
         patient_df=np.asarray(patient_df, dtype=np.float64),
+        folds=folds,
     )
 
 
@@ -55,9 +58,9 @@ def power(
     of: Pilot, effect: Floats | float, *, patients: int, repeats: int, alpha: Floats | float = 0.05
 ) -> Floats:
     """Probability (...,) that a difference of `effect` is found."""
-    spread, df = _spread(of, patients, repeats)
+    error, df = _error(of, patients, repeats)
     critical = stats.t.ppf(1 - alpha / 2, df)
-    shift = np.asarray(effect) / spread
+    shift = np.asarray(effect) / error
     return stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift)
 
 
@@ -65,8 +68,8 @@ def smallest_effect(
     of: Pilot, *, patients: int, repeats: int, alpha: Floats | float = 0.05
 ) -> Floats:
     """The difference (...,) that is found with a probability of 80 %; NaN without variance."""
-    spread, df = _spread(of, patients, repeats)
-    guess = (stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(POWER, df)) * spread
+    error, df = _error(of, patients, repeats)
+    guess = (stats.t.ppf(1 - alpha / 2, df) + stats.t.ppf(POWER, df)) * error
     low, high = 0.6 * guess, 1.2 * guess
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
@@ -82,14 +85,14 @@ def smallest_effect_range(
     limits = []
     for chance in (0.9, 0.1):
         factor = of.patient_df / stats.chi2.ppf(chance, of.patient_df)
-        scaled = Pilot(of.patients * factor, of.repeats, of.both, of.patient_df)
+        scaled = replace(of, patients=of.patients * factor)
         limits.append(smallest_effect(scaled, patients=patients, repeats=repeats, alpha=alpha))
     return limits[0], limits[1]
 
 
 def floor_of_repeats(of: Pilot, *, patients: int, alpha: float = 0.05) -> Floats:
     """What no number of repeats can get below (...,): the smallest effect of endless repeats."""
-    alone = Pilot(of.patients, np.zeros_like(of.repeats), np.zeros_like(of.both), of.patient_df)
+    alone = replace(of, repeats=np.zeros_like(of.repeats), both=np.zeros_like(of.both))
     return smallest_effect(alone, patients=patients, repeats=2, alpha=alpha)
 
 
@@ -116,19 +119,15 @@ def patients_needed(of: Pilot, effect: float, *, repeats: int, alpha: float = 0.
     return many
 
 
-def _spread(of: Pilot, patients: int, repeats: int) -> tuple[Floats, Floats]:
+def _error(of: Pilot, patients: int, repeats: int) -> tuple[Floats, Floats]:
     """Standard error (...,) and degrees of freedom of a planned study."""
-    from_patients = of.patients / patients
-    crossed = of.both / patients
+    from_patients, crossed = of.patients / patients, of.both / patients
     if repeats == 1:  # nothing but the patients can be measured
-        variance = from_patients + crossed
-        return _root(variance), np.full_like(variance, patients - 1)
-    from_repeats = (of.repeats + crossed) / repeats
-    variance = from_patients + from_repeats
-    below = from_repeats**2 / (repeats - 1) + from_patients**2 / (patients - 1)
+        parts = Components(np.zeros_like(crossed), from_patients + crossed, crossed, 1, patients)
+    else:
+        parts = Components(of.repeats + crossed, from_patients, crossed, repeats, patients)
+    of_repeats, of_patients = spread(parts, folds=of.folds)
+    variance = of_repeats + of_patients
+    below = of_repeats**2 / max(repeats - 1, 1) + of_patients**2 / (patients - 1)
     df = np.divide(variance**2, below, out=np.ones_like(variance), where=below > 0)
-    return _root(variance), df
-
-
-def _root(variance: Floats) -> Floats:
-    return np.sqrt(np.where(variance > 0, variance, np.nan))
+    return np.sqrt(np.where(variance > 0, variance, np.nan)), df

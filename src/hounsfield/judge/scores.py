@@ -88,6 +88,11 @@ class Board:
     train_images: NDArray[np.float64]
     unfinished: NDArray[np.int64]
 
+    @property
+    def folds(self) -> int:
+        """Folds of the cross-validation, 1 for a fixed test set."""
+        return len(np.unique(self.truth.folds))
+
 
 TEST = ("slice", "patient", "label")
 
