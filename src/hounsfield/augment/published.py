@@ -29,12 +29,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of
 
 def eight_bits(pixels: Tensor, is_hu: Tensor) -> Tensor:
     """[0, 1] in 256 steps: HU spread over each slice's own range, display values as they are."""
-    low = pixels.amin(dim=(1, 2, 3), keepdim=True)
-    spread = (pixels.amax(dim=(1, 2, 3), keepdim=True) - low).clamp_min(1)
-    stretched = torch.where(
-        is_hu[:, None, None, None], (pixels - low) / spread, pixels / DISPLAY_MAX
-    )
-    return (stretched * 255).round() / 255
+    low, high = (end(dim=(1, 2, 3), keepdim=True) for end in (pixels.amin, pixels.amax))
+    kinds = is_hu[:, None, None, None]
+    low = torch.where(kinds, low, 0.0)
+    spread = torch.where(kinds, (high - low).clamp_min(1), float(DISPLAY_MAX))
+    return (pixels - low).div_(spread).mul_(255).round_().div_(255)
 
 
 @dataclass(frozen=True)

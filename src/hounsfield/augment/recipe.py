@@ -53,25 +53,25 @@ class Recipe:
             generator: All the chance. One on the CPU gives the same crops, windows and choices
                 on every device, without a wait for the device; the noise is the device's own.
         """
-        pixels = images.float()
-        kinds = is_hu.to(generator.device)
+        pixels, kinds = images.float(), is_hu
         if self.prepare is not None:
-            pixels = self.prepare(pixels, is_hu.to(images.device))
-            kinds = torch.zeros_like(kinds)
-        levels = ops.pyramid(pixels, self._depth(*images.shape[-2:]))
-        return [self._view(view, levels, kinds, generator) for view in self.views]
+            pixels, kinds = self.prepare(pixels, is_hu), torch.zeros_like(is_hu)
+        # Above air, so that the zeros that sampling finds outside an image are air.
+        air = torch.where(kinds, float(AIR_HU), 0.0)[:, None, None, None]
+        levels = ops.pyramid(pixels.sub_(air), self._depth(*images.shape[-2:]))
+        kinds = kinds.to(generator.device)
+        return [self._view(view, levels, air, kinds, generator) for view in self.views]
 
     def _view(
-        self, view: View, levels: list[Tensor], is_hu: Tensor, generator: Generator
+        self, view: View, levels: list[Tensor], air: Tensor, is_hu: Tensor, generator: Generator
     ) -> Tensor:
         batch, _, height, width = levels[0].shape
         if view.geometry is None:
             pixels = ops.resize(levels[0], view.size)
         else:
             maps = view.geometry.draw(batch, height, width, generator)
-            air = torch.where(is_hu, float(AIR_HU), 0.0)
-            pixels = ops.resample(levels, maps, size=view.size, fill=air, mode=view.geometry.mode)
-        unit = view.intensity(pixels, is_hu, generator, size=view.size)
+            pixels = ops.resample(levels, maps, size=view.size, mode=view.geometry.mode)
+        unit = view.intensity(pixels + air, is_hu, generator, size=view.size)
         mean, std = (unit.new_tensor(part)[:, None, None] for part in (self.mean, self.std))
         return ((unit - mean) / std).expand(-1, self.channels, -1, -1)
 
