@@ -1,54 +1,31 @@
 """Do the intervals keep their promise? Simulated studies whose truth is known.
 
-    python benchmarks/coverage.py [--studies 1000] [--seed 0]
+    python benchmarks/coverage.py [--studies 1000] [--seed 0] [--only fixed|folds]
 
-A score is the arm's skill on positives, a patient's level and conspicuity, patient by repeat, and
-noise that runs along the slices. Both arms have exactly the same true AUC, though one has larger
-random effects, so every rejection is a false one. Prints `name value` lines in percent.
+Prints `name value` lines in percent. `type1_*`: equal arms called different at the 5 % level.
+`coverage_*`: 95 % intervals that hold the truth. The worlds are described in `simulated/`.
 """
 
 import argparse
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from scipy.signal import lfilter
 
 from hounsfield.judge import metrics
-from hounsfield.judge.jackknife import contrast, level
+from hounsfield.judge.jackknife import Intervals, contrast, level
 from hounsfield.judge.metrics import Measured, Truth
 from hounsfield.judge.questions import Question, questions
 from hounsfield.judge.view import patient_df
 from hounsfield.seeding import stream
+from simulated import fixed, folds
 
 Floats = NDArray[np.float64]
 
-FRACTIONS = (1.0, 0.1)
-TRUE_AUC = {0.80: (0.86, 0.80), 0.95: (0.97, 0.95)}  # at FRACTIONS
-REPEAT_SD = {0.80: (0.010, 0.020), 0.95: (0.005, 0.010)}  # of the AUC, over repeats
-REPEATS = 5
-POSITIVE_SHARE = 0.43  # of patients
-SLICES = (20, 60)  # of a patient
-BLOCK = (0.25, 0.65)  # share of a positive patient's slices that are positive, in one block
-CROSSED, NOISE = 0.05, 0.65  # variances: patient by repeat by arm; a slice's noise
-BETWEEN_ARMS, BETWEEN_FRACTIONS = 0.7, 0.8  # correlations of a patient's effects
-ALONG_SLICES = 0.8  # autocorrelation of the noise
-
-
-@dataclass(frozen=True)
-class Arm:
-    """Variances of an arm's patient effects, and how much more than usual its skill varies."""
-
-    patient: float
-    conspicuity: float
-    unrest: float
-
-
-ARMS = {"calm": Arm(0.30, 0.25, 1.0), "restless": Arm(0.50, 0.45, 1.5)}
-ASKED = [one for one in questions(tuple(ARMS), FRACTIONS) if one.fraction != 1.0]
+FIXED = ((16, 0.80), (50, 0.80), (16, 0.95))  # patients, AUC at the small fraction
+FOLDS = ((16, 8), (50, 8), (16, 30), (50, 30))  # patients, features that a model must weigh
 
 
 def main() -> None:
@@ -56,108 +33,91 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["fixed", "folds"])
     options = parser.parse_args()
-    for patients, auc in ((16, 0.80), (50, 0.80), (16, 0.95)):
-        suffix = f"{patients}_patients" + ("" if auc == 0.80 else "_auc_95")
-        counts: Counter[str] = Counter()
-        for number in range(options.studies):
-            rng = stream(options.seed, "study", patients, str(auc), number)
-            counts.update(dict(counted(*study(rng, patients, auc), TRUE_AUC[auc])))
-        for name, count in counts.items():
-            print(f"{name}_{suffix} {100 * count / options.studies:.1f}", flush=True)
+    if options.only != "folds":
+        for patients, auc in FIXED:
+            show(
+                fixed_counts(options.seed, options.studies, patients, auc),
+                f"{patients}_patients" + ("" if auc == 0.80 else f"_auc_{100 * auc:.0f}"),
+            )
+    if options.only != "fixed":
+        for patients, features in FOLDS:
+            show(
+                fold_counts(options.seed, options.studies, patients, features),
+                f"{patients}_patients_folds" + ("" if features == 8 else "_hard"),
+            )
 
 
-def study(rng: np.random.Generator, patients: int, auc: float) -> tuple[Floats, Truth]:
-    """Logits (arms, fractions, repeats, images, classes) of one study, and its truth."""
-    n_slices = rng.integers(SLICES[0], SLICES[1] + 1, patients)
-    there = np.arange(SLICES[1]) < n_slices[:, None]  # (patients, slices)
-    positive = np.zeros_like(there)
-    for patient in rng.permutation(patients)[: round(POSITIVE_SHARE * patients)]:
-        length = round(rng.uniform(*BLOCK) * n_slices[patient])
-        first = rng.integers(n_slices[patient] - length + 1)
-        positive[patient, first : first + length] = True
-
-    shape = (len(ARMS), len(FRACTIONS), REPEATS, *there.shape)
-    kinds = list(ARMS.values())
-    of_patient = np.sqrt([arm.patient for arm in kinds])[:, None, None] * effects(rng, patients)
-    of_positives = np.sqrt([arm.conspicuity for arm in kinds])[:, None, None]
-    of_positives = of_positives * effects(rng, patients)
-    scores = (
-        of_patient[:, :, None, :, None]
-        + of_positives[:, :, None, :, None] * positive
-        + np.sqrt(CROSSED) * rng.normal(size=(*shape[:-1], 1))
-        + np.sqrt(NOISE / 2) * running(rng, (1, 1, 1, *there.shape))
-        + np.sqrt(NOISE / 4) * running(rng, (len(ARMS), 1, 1, *there.shape))
-        + np.sqrt(NOISE / 4) * running(rng, shape)
-        + skills(rng, auc) * positive
-    )[..., there]
-    owner = np.repeat(np.arange(patients), n_slices)
-    truth = Truth(positive[there].astype(np.int64), owner, np.zeros(patients, dtype=np.int64), 2)
-    return np.stack([np.zeros_like(scores), scores], axis=-1), truth
+def show(counts: Iterator[dict[str, float]], suffix: str) -> None:
+    """Print the mean of each count in percent."""
+    total: Counter[str] = Counter()
+    studies = 0
+    for one in counts:
+        studies += 1
+        total.update(one)
+    for name, count in total.items():
+        print(f"{name}_{suffix} {100 * count / studies:.1f}", flush=True)
 
 
-def effects(rng: np.random.Generator, patients: int) -> Floats:
-    """Standard normal patient effects (arms, fractions, patients), correlated across both."""
-    arms = BETWEEN_ARMS + (1 - BETWEEN_ARMS) * np.eye(len(ARMS))
-    fractions = BETWEEN_FRACTIONS + (1 - BETWEEN_FRACTIONS) * np.eye(len(FRACTIONS))
-    root = np.linalg.cholesky(np.kron(arms, fractions))
-    drawn = root @ rng.normal(size=(len(root), patients))
-    return drawn.reshape(len(ARMS), len(FRACTIONS), patients)
+def fixed_counts(seed: int, studies: int, patients: int, auc: float) -> Iterator[dict[str, float]]:
+    """What each study on a fixed test set adds to each count."""
+    true = np.array([fixed.TRUE_AUC[auc]] * len(fixed.ARMS))
+    for number in range(studies):
+        rng = stream(seed, "fixed", patients, str(auc), number)
+        yield counted(*fixed.study(rng, patients, auc), true, fixed.FRACTIONS)
 
 
-def running(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Standard normal noise, autocorrelated along the last axis."""
-    fresh = np.sqrt(1 - ALONG_SLICES**2)
-    drawn = rng.normal(size=shape) * fresh
-    drawn[..., 0] /= fresh
-    return lfilter([1.0], [1.0, -ALONG_SLICES], drawn, axis=-1)
+def fold_counts(
+    seed: int, studies: int, patients: int, features: int
+) -> Iterator[dict[str, float]]:
+    """What each cross-validated study adds; what is true of an arm is its mean over all studies."""
+    made = [
+        folds.study(stream(seed, "folds", patients, features, number), patients, features)
+        for number in range(studies)
+    ]
+    true = np.mean([one.true for one in made], axis=(0, 1))  # (fractions,), both arms alike
+    for one in made:
+        yield counted(one.logits, one.truth, np.stack([true] * folds.ARMS), folds.FRACTIONS)
 
 
-def skills(rng: np.random.Generator, auc: float) -> Floats:
-    """Skill of every model (arms, fractions, repeats, 1, 1) such that the mean AUC is exact.
-
-    A positive and a negative of two patients differ by a normal of known spread, so the AUC of
-    infinitely many patients is the normal distribution function of skill over spread.
-    """
-    skill = np.zeros((len(ARMS), len(FRACTIONS), REPEATS, 1, 1))
-    shared = rng.normal(size=(len(FRACTIONS), REPEATS))
-    for a, arm in enumerate(ARMS.values()):
-        spread = np.sqrt(2 * (arm.patient + CROSSED + NOISE) + arm.conspicuity)
-        for f, (true, sd) in enumerate(zip(TRUE_AUC[auc], REPEAT_SD[auc], strict=True)):
-            z = stats.norm.ppf(true)
-            unrest = arm.unrest * sd * spread / stats.norm.pdf(z)
-            mixed = np.sqrt(0.5) * (shared[f] + rng.normal(size=REPEATS))
-            skill[a, f, :, 0, 0] = z * np.hypot(spread, unrest) + unrest * mixed
-    return skill
-
-
-def counted(logits: Floats, truth: Truth, true: tuple[float, ...]) -> Iterator[tuple[str, float]]:
-    """What one study adds to each count: false rejections, and intervals that hold the truth."""
+def counted(
+    logits: Floats, truth: Truth, true: Floats, fractions: tuple[float, ...]
+) -> dict[str, float]:
+    """What one study adds to each count, at the small fraction and between the two."""
     measured = metrics.auc(logits, truth)
-    held: dict[str, list[bool]] = {}
-    for question in ASKED:
-        theta, low, high = answered(measured, question)
+    n_folds = len(np.unique(truth.folds))
+    found: dict[str, list[float]] = {}
+    for question in questions(("one", "other"), fractions):
+        theta, interval = answered(measured, question, n_folds)
+        at = "_full" if question.fraction == fractions[0] else ""
         if question.single:
+            truly = (question.weights * true).sum()
+            held = float(interval.low <= truly <= interval.high)
             name = "coverage_arm" if question.kind == "level" else "coverage_curve_area"
-            truly = (question.weights @ np.array(true)).sum()
-            held.setdefault(name, []).append(bool(low <= truly <= high))
+            found.setdefault(name + at, []).append(held)
         elif question.baseline is not None:
-            yield f"type1_{question.kind}", float(low > 0 or high < 0)
+            rejected = float(interval.p < 0.05)
+            found[f"type1_{question.kind}{at}"] = [rejected]
             if question.kind == "difference":
-                yield "undecided_equal_arms", float(low <= 0 <= high)
-                yield "type1_naive_t", float(stats.ttest_1samp(theta, 0.0).pvalue < 0.05)
-    yield from ((name, float(np.mean(all_of))) for name, all_of in held.items())
+                found[f"undecided_equal_arms{at}"] = [1 - rejected]
+                naive = stats.ttest_1samp(theta, 0.0).pvalue
+                found[f"type1_naive_t{at}"] = [float(naive < 0.05)]
+                if n_folds > 1:
+                    _, plain = answered(measured, question, 1)
+                    found[f"type1_as_if_fixed{at}"] = [float(plain.p < 0.05)]
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def answered(measured: Measured, question: Question) -> tuple[Floats, float, float]:
-    """The estimates (repeats,) of a question and the limits of its interval."""
+def answered(measured: Measured, question: Question, n_folds: int) -> tuple[Floats, Intervals]:
+    """The estimates (repeats,) of a question, and its interval."""
     theta = np.tensordot(question.weights, measured.value, 2)
     without = np.tensordot(question.weights, measured.without, 2)
     if question.single:
-        found = level(theta, without, measured.scarcest - 1.0, floor=measured.floor)
-    else:
-        found = contrast(theta, without, patient_df(measured, question.weights[None])[0])
-    return theta, float(found.low), float(found.high)
+        df = measured.scarcest - 1.0
+        return theta, level(theta, without, df, floor=measured.floor, folds=n_folds)
+    df = patient_df(measured, question.weights[None])[0]
+    return theta, contrast(theta, without, df, folds=n_folds)
 
 
 if __name__ == "__main__":
