@@ -120,6 +120,26 @@ def study(
 
 
 @app.command()
+def power(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A study: the pilot.")],
+    effect: Annotated[
+        float | None, typer.Option(help="A difference of AUC: how many patients show it?")
+    ] = None,
+    patients: Annotated[
+        list[int] | None, typer.Option(help="Test patients to plan for; may be repeated.")
+    ] = None,
+    repeats: Annotated[
+        list[int] | None, typer.Option(help="Repeats to plan for; may be repeated.")
+    ] = None,
+) -> None:
+    """Plan the next study from this one: effects to be seen, patients and repeats needed."""
+    from hounsfield.judge.planning import REPEATS, lines, plans
+
+    for plan in plans(folder, effect=effect, patients=patients or (), repeats=repeats or REPEATS):
+        typer.echo("\n".join(lines(plan, effect=effect)))
+
+
+@app.command()
 def weights(
     source: Annotated[
         str, typer.Argument(metavar="FILE", help="A checkpoint, a run folder or a hub id.")

@@ -35,6 +35,7 @@ class FakeStudy:
         if self.classes > 2:
             labels = ill[owner]
         person = rng.normal(size=(self.patients, self.classes))[owner]
+        seen = {arm: rng.normal(size=(self.patients, self.classes))[owner] for arm in self.arms}
         (folder / "cells").mkdir(parents=True)
         contrast = {"arm": self.arms[-1], "baseline": self.arms[0]}
         primary = {
@@ -63,7 +64,7 @@ class FakeStudy:
             here = np.flatnonzero(owner % max(self.folds, 1) == fold)
             skill = self.skill.get((arm, fraction), 1.0)
             noise = rng.normal(size=(len(owner), self.classes))
-            logits = skill * np.eye(self.classes)[labels] + 0.5 * person + 0.5 * noise
+            logits = skill * np.eye(self.classes)[labels] + 0.4 * (person + seen[arm] + noise)
             self.write_cell(folder, place, here, owner[here], labels[here], logits[here])
         return folder
 

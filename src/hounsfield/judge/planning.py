@@ -90,6 +90,31 @@ def plans(
     ]
 
 
+def lines(plan: Plan, *, effect: float | None = None) -> list[str]:
+    """The plan as text, a line each."""
+    said = [
+        plan.question,
+        f"  pilot: {plan.patients} test patients, {plan.repeats} repeats"
+        + (f"; {plan.comparisons} comparisons share the 5 %" if plan.comparisons > 1 else ""),
+        "  patients  repeats  smallest effect (80 % power) [80 % range]",
+    ]
+    said += [
+        f"  {row.patients:8}  {row.repeats:7}  {row.smallest_effect:.3f} "
+        f"[{row.low:.3f}, {row.high:.3f}]"
+        for row in plan.rows
+    ]
+    said.append(
+        f"  With {plan.patients} patients no number of repeats gets below {plan.floor:.3f}."
+    )
+    if plan.repeats == 1:
+        said.append("  One repeat: how training varies was not measured and is left out.")
+    for repeats, needed in plan.needed.items():
+        enough = f"{needed} test patients" if needed else f"{repeats} repeats are too few"
+        said.append(f"  To see {effect:.3g} with {repeats} repeats: {enough}.")
+    said.append("  Approximate; errs on the safe side where the arms come to differ.")
+    return said
+
+
 def _asked(board: Board, primary: Primary) -> list[tuple[Question, int]]:
     found = {
         (one.kind, one.arm, one.baseline, one.fraction): one

@@ -1,0 +1,59 @@
+"""`hounsfield power DIR`: a judged study as the pilot of the next."""
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from hounsfield.cli import app
+from hounsfield.errors import InputError
+from hounsfield.judge.planning import plans
+from hounsfield.judge.results import judge
+
+
+def test_a_plan_for_the_pilots_own_size_is_what_its_results_say(tmp_path, fake_study):
+    folder = fake_study().write(tmp_path / "s")
+    told = (
+        judge(folder)
+        .table.filter(
+            pl.col("kind") == "difference",
+            pl.col("level") == "slice",
+            pl.col("metric") == "auc",
+            pl.col("arm") == "spark",
+            pl.col("baseline") == "scratch",
+            pl.col("fraction") == 0.1,
+        )["smallest_effect"]
+        .item()
+    )
+    plan = plans(folder, patients=[24], repeats=[3])[0]
+    assert plan.comparisons == 2
+    assert plan.rows[0].smallest_effect == pytest.approx(told)
+    assert plan.rows[0].low < told < plan.rows[0].high
+
+
+def test_there_is_a_plan_for_the_contrast_and_for_each_hypothesis(tmp_path, fake_study):
+    questions = [plan.question for plan in plans(fake_study().write(tmp_path / "s"))]
+    assert questions == [
+        "difference, spark against scratch, at 0.1",
+        "difference of drops, spark against moco_v2, at 0.1",
+    ]
+
+
+def test_the_command_says_how_many_patients_an_effect_needs(tmp_path, fake_study):
+    folder = fake_study().write(tmp_path / "s")
+    ran = CliRunner().invoke(app, ["power", str(folder), "--effect", "0.1", "--repeats", "5"])
+    needed = plans(folder, effect=0.1, repeats=[5])[0].needed[5]
+    assert ran.exit_code == 0
+    assert f"To see 0.1 with 5 repeats: {needed} test patients." in ran.output
+
+
+def test_too_few_patients_make_no_pilot(tmp_path, fake_study):
+    with pytest.raises(InputError, match="not enough patients"):
+        plans(fake_study(patients=6).write(tmp_path / "s"))
+
+
+def test_a_study_without_scores_makes_no_pilot(tmp_path, fake_study):
+    folder = fake_study(arms=("scratch", "spark"), fractions=(1.0,), repeats=1)
+    folder.without = {("scratch", 1.0, 0), ("spark", 1.0, 0)}
+    folder.primary = {"hypotheses": []}
+    with pytest.raises(InputError, match="no finished cell of bleed / fair"):
+        plans(folder.write(tmp_path / "s"))
