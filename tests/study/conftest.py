@@ -16,7 +16,9 @@ SIZE = 32
 SLICES = 6
 
 
-def make_store(path: Path, *, patients: int = 20, seed: int = 0, name: str = "p") -> Store:
+def make_store(
+    path: Path, *, patients: int = 20, seed: int = 0, name: str = "p", z_mm: bool = False
+) -> Store:
     """Slices of a grey body; label `lesion` is a brighter disc, `kind` the patient's own class.
 
     Even patients carry lesions on half of their slices, odd ones on none. The split column gives
@@ -38,6 +40,7 @@ def make_store(path: Path, *, patients: int = 20, seed: int = 0, name: str = "p"
                     "patient": f"{name}{patient:02d}",
                     "series": f"{name}{patient:02d}s",
                     "z": z,
+                    **({"z_mm": 5.0 * z} if z_mm else {}),
                     "split": "test" if patient % 5 in (3, 4) and patient < 10 else "train",
                     "lesion": int(lesion),
                     "kind": "sick" if patient % 2 == 0 else "well",
@@ -50,6 +53,12 @@ def make_store(path: Path, *, patients: int = 20, seed: int = 0, name: str = "p"
 @pytest.fixture(scope="session")
 def store(tmp_path_factory) -> Path:
     return make_store(tmp_path_factory.mktemp("stores") / "ct").path
+
+
+@pytest.fixture(scope="session")
+def ordered(tmp_path_factory) -> Path:
+    """The same store, with every slice's place in its volume known."""
+    return make_store(tmp_path_factory.mktemp("stores") / "ordered", z_mm=True).path
 
 
 @pytest.fixture(scope="session")

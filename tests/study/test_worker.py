@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from hounsfield.errors import HounsfieldError
 from hounsfield.models.backbone import create
-from hounsfield.study import finetune
+from hounsfield.study import finetune, trained
 from hounsfield.study.plan import plan
 from hounsfield.study.scores import choice, table
 from hounsfield.study.worker import Worker
@@ -92,10 +92,11 @@ def test_few_validation_patients_take_the_last_step_and_none_take_the_middle_rat
 def test_the_choice_is_the_auc_with_patients_enough_and_the_likelihood_with_few():
     logits = np.array([[0, 2.0], [0, 1.0], [0, -1.0], [0, 1.5]])
     rows = pl.DataFrame({"label": [1, 1, 0, 0], "logit_0": logits[:, 0], "logit_1": logits[:, 1]})
-    assert choice(rows, classes=2, enough=True) == roc_auc_score([1, 1, 0, 0], logits[:, 1])
     p = 1 / (1 + np.exp(-logits[:, 1]))
     expected = np.log([p[0], p[1], 1 - p[2], 1 - p[3]]).mean()
-    assert choice(rows, classes=2, enough=False) == pytest.approx(expected)
+    area = roc_auc_score([1, 1, 0, 0], logits[:, 1])
+    assert choice(rows, classes=2, enough=True) == pytest.approx((area, expected))
+    assert choice(rows, classes=2, enough=False) == pytest.approx((expected, 0))
     assert choice(rows.filter(label=1), classes=2, enough=True) is None
 
 
@@ -118,11 +119,11 @@ def test_scores_of_a_patients_slices_become_one(study, pool):
 
 def test_the_loss_must_end_clearly_below_guessing():
     curve = [{"step": step, "loss": 1.0 - step / 100} for step in range(1, 101)]
-    first, last = finetune.fall(curve, 100)
+    first, last = trained.fall(curve, 100)
     assert first == pytest.approx(np.mean([1 - s / 100 for s in range(1, 11)]))
     assert last == pytest.approx(np.mean([1 - s / 100 for s in range(91, 101)]))
-    assert finetune.unfinished(last, 0.693) == ""
-    assert "give more steps" in finetune.unfinished(0.65, 0.693)
+    assert trained.unfinished(last, 0.693) == ""
+    assert "give more steps" in trained.unfinished(0.65, 0.693)
 
 
 def test_the_rate_falls_from_stage_to_stage_of_a_backbone_and_not_in_the_head():
@@ -168,7 +169,7 @@ def test_a_score_that_is_not_finite_fails_its_cell(study, tmp_path):
     (cell,) = planned.cells
     worker = Worker(planned, tmp_path)
     labels = worker.labels(cell)
-    broken = finetune.Trained(
+    broken = trained.Trained(
         val=np.zeros((len(labels.val), 2), np.float32),
         test=np.full((len(labels.test), 2), np.nan, np.float32),
         curve=[],

@@ -19,7 +19,8 @@ from hounsfield.study.task import TaskConfig
 
 Protocol = Literal["fair", "paper", "linear", "knn"]
 SCRATCH, IMAGENET = "scratch", "imagenet"
-CONTROLS = ("histogram", "position")
+HISTOGRAM, POSITION = "histogram", "position"
+CONTROLS = (HISTOGRAM, POSITION)
 BUILT_IN = (SCRATCH, IMAGENET, *CONTROLS)
 
 

@@ -7,26 +7,24 @@ where there are enough validation patients, the step are chosen on the cell's ow
 patients, which shrink with its labels.
 """
 
-import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from timm.models import group_parameters
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hounsfield.augment.views import recipe
 from hounsfield.errors import ConfigError, DivergedError
-from hounsfield.methods.base import Step
 from hounsfield.models.backbone import Backbone
 from hounsfield.seeding import seed_of
+from hounsfield.study.classifier import Classifier, Keeper, predict
 from hounsfield.study.config import Budget
 from hounsfield.study.images import Batches, Images, Labelled, by_class
+from hounsfield.study.scores import Score
+from hounsfield.study.trained import Labels, Trained, fall, unfinished
 from hounsfield.train.loop import fit
 from hounsfield.train.optim import OptimConfig
 from hounsfield.train.schedule import Schedule
@@ -35,78 +33,6 @@ from hounsfield.train.training import LoopConfig
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-ENOUGH = 3  # validation patients a class, below which the last step is taken
-FELL = 0.9  # the training loss must end below this share of the loss of guessing
-EVALUATION_BATCH = 256
-
-
-class Classifier(nn.Module):
-    """A backbone and a linear head that starts at zero."""
-
-    def __init__(self, backbone: Backbone, classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(backbone.embed_dim, classes)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def logits(self, images: Tensor) -> Tensor:
-        """`(batch, classes)` of images `(batch, channels, height, width)`."""
-        return self.head(self.backbone(images))
-
-    def forward(self, views: tuple[Tensor, Tensor]) -> Step:
-        """Cross-entropy of a batch of images and their labels."""
-        images, labels = views
-        return Step(F.cross_entropy(self.logits(images), labels))
-
-    def before_step(self, progress: float) -> None:
-        """Nothing follows a schedule here."""
-        del progress
-
-    def after_step(self, progress: float) -> None:
-        """Nothing is updated here but by the optimiser."""
-        del progress
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The images of a cell, as places in the task's images.
-
-    Attributes:
-        train, val, test: Places, ascending.
-        val_score: From logits `(val, classes)` to what the cell maximises; nothing where
-            validation lacks a class.
-        enough: Whether every class has `ENOUGH` validation patients, so that a step is chosen.
-        some: Whether every class has one, so that a learning rate is chosen.
-    """
-
-    train: NDArray[np.int64]
-    val: NDArray[np.int64]
-    test: NDArray[np.int64]
-    val_score: Callable[[NDArray[np.float32]], float | None]
-    enough: bool
-    some: bool
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a protocol gives back for a cell.
-
-    Attributes:
-        val, test: Logits `(images, classes)`.
-        curve: Lines of step, loss, lr and, where it was looked at, val.
-        facts: What goes into `cell.json`.
-        unfinished: Why the training counts as unfinished; empty where it does not.
-        model: The network of the best trial, where the protocol trains one.
-    """
-
-    val: NDArray[np.float32]
-    test: NDArray[np.float32]
-    curve: list[dict[str, float]]
-    facts: dict[str, Any] = field(default_factory=dict)
-    unfinished: str = ""
-    model: Classifier | None = None
-
 
 @dataclass(frozen=True)
 class _Trial:
@@ -114,7 +40,7 @@ class _Trial:
     model: Classifier
     curve: list[dict[str, float]]
     step: int
-    score: float | None
+    score: Score | None
 
 
 def fair(
@@ -158,7 +84,7 @@ def fair(
     if not done:
         tried = ", ".join(f"{rate:g}" for rate in rates)
         raise DivergedError(f"the training diverged at every learning rate ({tried}). Lower them.")
-    best = max(reversed(done), key=lambda trial: -math.inf if trial.score is None else trial.score)
+    best = max(done, key=lambda trial: trial.score or (-math.inf, 0.0))
     first, last = fall(best.curve, budget.steps)
     guess = math.log(classes)
     return Trained(
@@ -171,7 +97,7 @@ def fair(
             "chosen_step": best.step,
             "trials": len(trials),
             "rates": list(rates),
-            "val_scores": [trial.score if trial else None for trial in trials],
+            "val_scores": [trial.score[0] if trial and trial.score else None for trial in trials],
             "diverged": sum(trial is None for trial in trials),
             "lr_at_edge": len(rates) > 1 and best.rate in (rates[0], rates[-1]),
             "train_loss_first": first,
@@ -204,47 +130,6 @@ def layer_factors(backbone: Backbone, decay: float) -> dict[nn.Parameter, float]
     return {parameters[name]: decay ** (top - stage) for name, stage in stages.items()}
 
 
-def fall(curve: Sequence[dict[str, float]], steps: int) -> tuple[float, float]:
-    """Mean training loss of the first and of the last tenth of the steps."""
-    lines = [line for line in curve if "loss" in line]
-    first = [line["loss"] for line in lines if line["step"] <= steps / 10] or [lines[0]["loss"]]
-    last = [line["loss"] for line in lines if line["step"] > steps * 0.9] or [lines[-1]["loss"]]
-    return float(np.mean(first)), float(np.mean(last))
-
-
-def unfinished(last: float, guess: float) -> str:
-    """Why a training counts as unfinished, or nothing.
-
-    Guessing has a loss that is known: the entropy of the classes in a batch. A training whose
-    last tenth has not come below `FELL` of it has learnt next to nothing even about its own
-    images, so its score tells of the budget and not of the arm.
-    """
-    if last <= FELL * guess:
-        return ""
-    return (
-        f"the training loss ended at {last:.3f}, not clearly below the {guess:.3f} of guessing; "
-        "give more steps or higher learning rates"
-    )
-
-
-@torch.inference_mode()
-def predict(
-    model: Classifier, images: Images, places: NDArray[np.int64], *, size: int
-) -> NDArray[np.float32]:
-    """Logits `(places, classes)` of images as they are, without augmentation."""
-    plain = recipe("plain", size=size, channels=model.backbone.channels, window=images.window_hu)
-    chance = torch.Generator().manual_seed(0)  # the recipe draws nothing
-    training = model.training
-    model.eval()
-    logits = []
-    for first in range(0, len(places), EVALUATION_BATCH):
-        part = torch.from_numpy(places[first : first + EVALUATION_BATCH]).to(images.pixels.device)
-        (view,) = plain(images.pixels[part], images.is_hu[part], chance)
-        logits.append(model.logits(view).float().cpu().numpy())
-    model.train(training)
-    return np.concatenate([np.zeros((0, model.head.out_features), np.float32), *logits])
-
-
 def _trial(
     backbone: Backbone,
     images: Images,
@@ -268,7 +153,7 @@ def _trial(
         seed=seed_of(seed, "batches"),
     )
     look_every = max(1, budget.steps // budget.looks)
-    keeper = _Keeper(lambda: predict(model, images, labels.val, size=size), labels)
+    keeper = Keeper(lambda: labels.val_score(predict(model, images, labels.val, size=size)))
     try:
         fitted = fit(
             model,
@@ -294,30 +179,3 @@ def _views(
     view: Callable[..., list[Tensor]], batch: Labelled, chance: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     return view(batch.pixels, batch.is_hu, chance)[0], batch.labels
-
-
-class _Keeper:
-    """Looks at validation now and then, and keeps the weights that did best; later ones in a tie.
-
-    Where validation is too small to say, there is no score and every look replaces the last.
-    """
-
-    def __init__(self, see: Callable[[], NDArray[np.float32]], labels: Labels) -> None:
-        self.see, self.labels = see, labels
-        self.seen, self.step = 0, 0
-        self.score: float | None = None
-        self.state: dict[str, Tensor] = {}
-
-    def __call__(self, model: nn.Module, line: Mapping[str, float]) -> dict[str, float]:
-        score = self.look(model, int(line["step"]))
-        return {} if score is None else {"val": score}
-
-    def look(self, model: nn.Module, step: int) -> float | None:
-        score, self.seen = self.labels.val_score(self.see()), step
-        if self.score is None or score is None or score >= self.score:
-            self.score, self.step = score, step
-            self.state = copy.deepcopy(model.state_dict())
-        return score
-
-    def restore(self, model: nn.Module) -> None:
-        model.load_state_dict(self.state)

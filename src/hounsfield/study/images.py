@@ -61,6 +61,12 @@ class Labelled:
     labels: Tensor
 
 
+def pick(images: Images, places: NDArray[np.int64]) -> Labelled:
+    """The images at `places` as a batch."""
+    at = torch.from_numpy(places).to(images.pixels.device)
+    return Labelled(images.pixels[at], images.is_hu[at], images.labels[at])
+
+
 class Batches:
     """Batches of chosen images; which step holds which image is a function of the seed.
 
@@ -86,10 +92,7 @@ class Batches:
 
     def load(self, step: int) -> Labelled:
         """The batch of `step`, counted from 0."""
-        chosen = torch.from_numpy(self.places(step)).to(self.images.pixels.device)
-        return Labelled(
-            self.images.pixels[chosen], self.images.is_hu[chosen], self.images.labels[chosen]
-        )
+        return pick(self.images, self.places(step))
 
     def places(self, step: int) -> NDArray[np.int64]:
         """Places of the images in the batch of `step`."""

@@ -18,7 +18,9 @@ from hounsfield.data.store import Store
 from hounsfield.errors import ConfigError, LabelError, one_of
 from hounsfield.models.backbone import create
 from hounsfield.seeding import seed_of, stream
-from hounsfield.study.config import CONTROLS, IMAGENET, SCRATCH, Primary, StudyConfig
+from hounsfield.study.config import CONTROLS, IMAGENET, POSITION, SCRATCH, Primary, StudyConfig
+from hounsfield.study.controls import order_is_known
+from hounsfield.study.predictions import read
 from hounsfield.study.task import Task, load
 from hounsfield.train.pretrain import PretrainConfig, build
 
@@ -159,6 +161,7 @@ def plan(config: StudyConfig) -> Plan:
         for fold in range(max(config.folds, 1))
         for fraction in config.fractions
         for arm in config.arms
+        if arm != POSITION or order_is_known(tasks[task])
     )
     for name in {run.name for run in runs.values()}:
         build(runs[name, 0, 0].config, corpus_size=1)  # refuses now what it would refuse later
@@ -170,7 +173,7 @@ def plan(config: StudyConfig) -> Plan:
         pretrainings={run.hash: run for run in runs.values()},
         cells=cells,
         primary=_primary(config),
-        warnings=tuple(_warnings(config)),
+        warnings=tuple(_warnings(config, tasks)),
     )
 
 
@@ -184,6 +187,8 @@ def _cell(
 ) -> Cell:
     protocol, arm, fraction, repeat, fold = place
     rung = ladders[task.name, fold, repeat, fraction]
+    if protocol == "paper":
+        rung = Rung(rung.train, splits[task.name, fold].val)  # it does not shrink with the labels
     test = splits[task.name, fold].test
     kind, pretraining, start = _arm(arm, fold, repeat, config, runs)
     seed = seed_of(config.seed, "cell", task.name, repeat, fold)
@@ -342,6 +347,7 @@ def _arm(
     if name in config.weights:
         return "weights", None, {"sha256": _sha256(Path(config.weights[name]))}
     if name in config.predictions:
+        read(Path(config.predictions[name]))  # refuses now what it would refuse later
         return "predictions", None, {"sha256": _sha256(Path(config.predictions[name]))}
     kinds: dict[str, ArmKind] = {SCRATCH: "scratch", IMAGENET: "imagenet"}
     return kinds.get(name, "control"), None, {}
@@ -374,7 +380,7 @@ def _primary(config: StudyConfig) -> Primary | None:
     )
 
 
-def _warnings(config: StudyConfig) -> Iterator[str]:
+def _warnings(config: StudyConfig, tasks: Mapping[str, Task]) -> Iterator[str]:
     if config.primary is None and len(config.arms) > 1:
         yield (
             "No primary question was set beforehand; the first arm against the baseline at the "
@@ -386,6 +392,12 @@ def _warnings(config: StudyConfig) -> Iterator[str]:
             "All repeats share one checkpoint per pre-trained arm: the results judge these "
             'checkpoints, not the methods. Set pretrain_seeds = "per_repeat" for the latter.'
         )
+    for task in tasks.values():
+        if POSITION in config.arms and not order_is_known(task):
+            yield (
+                f"Task {task.name!r} has slices whose place in their volume is not known, so the "
+                "control arm position is left out there."
+            )
     if not set(config.arms) & set(CONTROLS):
         yield (
             "No control arm (histogram, position) is part of this study: whether a task has a "

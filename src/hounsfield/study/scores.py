@@ -8,6 +8,8 @@ from sklearn.metrics import roc_auc_score
 
 from hounsfield.study.task import Task
 
+Score = tuple[float, float]  # what is maximised, and what decides between equals
+
 
 def table(
     task: Task, places: NDArray[np.int64], logits: NDArray[np.float32], *, split: str
@@ -45,18 +47,24 @@ def table(
     )
 
 
-def choice(scores: pl.DataFrame, *, classes: int, enough: bool) -> float | None:
+def choice(scores: pl.DataFrame, *, classes: int, enough: bool) -> Score | None:
     """What a cell maximises on its validation rows.
 
-    The AUC (macro one-vs-rest) where there are enough patients of every class; the log-likelihood,
-    which is less coarse, where there are fewer; nothing where a class is missing.
+    The AUC (macro one-vs-rest) where there are enough patients of every class, and the
+    log-likelihood between equals; the log-likelihood alone, which is less coarse, where there are
+    fewer patients; nothing where a class is missing.
     """
     labels = scores["label"].to_numpy()
     if len(np.unique(labels)) < classes:
         return None
     logits = scores.select(f"logit_{k}" for k in range(classes)).to_numpy().astype(np.float64)
-    if not enough:
-        return float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+    likelihood = float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+    return (macro_auc(logits, labels), likelihood) if enough else (likelihood, 0.0)
+
+
+def macro_auc(logits: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
+    """AUC of logits `(images, classes)`, the macro mean of one against the rest for several."""
+    classes = logits.shape[1]
     if classes == 2:
         return float(roc_auc_score(labels, logits[:, 1] - logits[:, 0]))
     rest = [logits[:, k] - logsumexp(np.delete(logits, k, axis=1), axis=1) for k in range(classes)]

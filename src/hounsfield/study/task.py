@@ -63,8 +63,9 @@ class Task:
         external: The external test store's folder, if there is one.
         classes: Names of the classes; a label is a place in this list.
         images: A row an image: `outside` (bool: of the external store), `slice` (row of its
-            store), `patient`, `series`, `unit` (int: what is judged as one), `z`, `units`,
-            `split`, `label` (int).
+            store), `patient`, `series`, `unit` (int: what is judged as one), `rank` (from
+            0 at the volume's feet to 1, null where it is not known), `units`, `split`,
+            `label` (int).
         hash: Changes with any image, label or patient that takes part, and with the window.
     """
 
@@ -146,7 +147,11 @@ def load(name: str, config: TaskConfig, stores: Mapping[str, Path]) -> Task:
 def _labelled(where: str, config: TaskConfig, store: Store, *, outside: bool) -> pl.DataFrame:
     if config.label not in store.labels:
         raise ConfigError(f"{where}: {one_of('label', config.label, store.labels)} ({store.path})")
-    table = store.index.filter(
+    rank = pl.col("z") / pl.col("z").max().over("series")  # a volume of one slice has no order
+    ranked = store.index.with_columns(
+        pl.when(pl.col("z_mm").is_not_null()).then(rank.fill_nan(0.5)).alias("rank")
+    )
+    table = ranked.filter(
         pl.col(config.label).is_not_null(),
         *(_condition(where, column, wanted, store) for column, wanted in config.where.items()),
     )
@@ -157,7 +162,7 @@ def _labelled(where: str, config: TaskConfig, store: Store, *, outside: bool) ->
         )
     return table.select(
         pl.lit(outside).alias("outside"),
-        "slice", "patient", "series", "z", "units", "split",
+        "slice", "patient", "series", "rank", "units", "split",
         pl.col(config.label).cast(pl.String).alias("value"),
     )  # fmt: skip
 

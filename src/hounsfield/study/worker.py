@@ -1,5 +1,6 @@
 """One process's part of a study: it keeps images and starts in memory and runs cell after cell."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -18,16 +19,24 @@ from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun
 from hounsfield.files import disk_errors, folder_whole, write_json
 from hounsfield.models.backbone import Backbone
 from hounsfield.study import images as store_images
-from hounsfield.study import scores
-from hounsfield.study.finetune import ENOUGH, Labels, Trained, fair
+from hounsfield.study import predictions, scores
+from hounsfield.study.classifier import embed
+from hounsfield.study.config import HISTOGRAM, POSITION
+from hounsfield.study.controls import histogram, position
+from hounsfield.study.finetune import fair
+from hounsfield.study.frozen import knn, linear
 from hounsfield.study.images import Images
+from hounsfield.study.paper import paper
 from hounsfield.study.plan import TRANSFERRED, Cell, Plan
 from hounsfield.study.start import backbone_of
 from hounsfield.study.task import Task
+from hounsfield.study.trained import ENOUGH, Labels, Trained
 from hounsfield.train.device import fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+FROZEN = {"linear": linear, "knn": knn}
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class Worker:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
         self._images: dict[str, Images] = {}
+        self._seen: dict[str, NDArray[np.float32]] = {}
 
     @cached_property
     def fabric(self) -> "Fabric":
@@ -100,28 +110,60 @@ class Worker:
         return backbone_of(cell, self.plan.config, self.folder)
 
     def _train(self, cell: Cell) -> Trained:
-        task, config = self.plan.tasks[cell.task], self.plan.config
-        return fair(
-            self.start(cell),
-            self.images(cell.task),
-            self.labels(cell),
-            classes=len(task.classes),
-            size=config.image_size,
-            budget=config.budget,
-            layer_decay=config.budget.layer_decay if cell.kind in TRANSFERRED else 1.0,
-            seed=cell.seed,
-            on=self.fabric,
-        )
+        task, config, labels = self.plan.tasks[cell.task], self.plan.config, self.labels(cell)
+        classes, truth = len(task.classes), task.images["label"].to_numpy().astype(np.int64)
+        if cell.kind == "predictions":
+            names = predictions.PLACES
+            place: dict[str, str | float] = {name: getattr(cell, name) for name in names}
+            table = predictions.read(Path(config.predictions[cell.arm]))
+            return predictions.scores(table, task, labels, place)
+        if cell.kind == "control":
+            return linear(self._features(cell), truth, labels, classes=classes)
+        if cell.protocol in FROZEN:
+            return FROZEN[cell.protocol](self._features(cell), truth, labels, classes=classes)
+        shared: dict[str, Any] = {
+            "classes": classes,
+            "size": config.image_size,
+            "seed": cell.seed,
+            "on": self.fabric,
+        }
+        start, images = self.start(cell), self.images(cell.task)
+        if cell.protocol == "paper":
+            return paper(start, images, labels, settings=config.paper, **shared)
+        decay = config.budget.layer_decay if cell.kind in TRANSFERRED else 1.0
+        return fair(start, images, labels, budget=config.budget, layer_decay=decay, **shared)
+
+    def _features(self, cell: Cell) -> NDArray[np.float32]:
+        """Features of all of the task's images, computed once in this process."""
+        start = json.dumps([cell.task, cell.settings["arm"], cell.settings["backbone"]])
+        if cell.kind == "scratch":
+            start += str(cell.seed)
+        if start not in self._seen:
+            self._seen[start] = self._look(cell)
+        return self._seen[start]
+
+    def _look(self, cell: Cell) -> NDArray[np.float32]:
+        task = self.plan.tasks[cell.task]
+        if cell.arm == POSITION:
+            return position(task)
+        images = self.images(cell.task)
+        if cell.arm == HISTOGRAM:
+            return histogram(images)
+        backbone = self.start(cell)().to(self.fabric.device)
+        everything = np.arange(len(task.images))
+        return embed(backbone, images, everything, size=self.plan.config.image_size)
 
     def _tables(self, cell: Cell, trained: Trained) -> Mapping[str, pl.DataFrame]:
         task, labels = self.plan.tasks[cell.task], self.labels(cell)
-        val = scores.table(task, labels.val, trained.val, split="val")
+        places = labels.val[: len(trained.val)]  # somebody else's scores may be of test alone
+        val = scores.table(task, places, trained.val, split="val")
         test = scores.table(task, labels.test, trained.test, split="test")
         both = pl.concat([val, test])
         bad = both.filter(~pl.all_horizontal(pl.col("^logit_.*$").is_finite()))
         if len(bad):
             raise HounsfieldError(f"{len(bad)} of {len(both)} scores are not finite numbers.")
-        return {"scores": both, "curve": pl.DataFrame(trained.curve, infer_schema_length=None)}
+        curve = pl.DataFrame(trained.curve, infer_schema_length=None)
+        return {"scores": both, "curve": curve} if trained.curve else {"scores": both}
 
     def _write(
         self,
@@ -145,7 +187,7 @@ def labels_of(task: Task, split: Split) -> Labels:
     fewest = _fewest_patients(task, val)
     classes, enough = len(task.classes), fewest >= ENOUGH
 
-    def val_score(logits: NDArray[np.float32]) -> float | None:
+    def val_score(logits: NDArray[np.float32]) -> scores.Score | None:
         rows = scores.table(task, val, logits, split="val")
         return scores.choice(rows, classes=classes, enough=enough)
 

@@ -17,8 +17,8 @@ class OptimConfig(Config):
     """An optimiser and its rates.
 
     Attributes:
-        name: adamw (arXiv 1711.05101), sgd with momentum, lars (arXiv 1708.03888) or lamb
-            (arXiv 1904.00962), the last two in timm's version.
+        name: adamw (arXiv 1711.05101), adam (arXiv 1412.6980), sgd with momentum, lars (arXiv
+            1708.03888) or lamb (arXiv 1904.00962), the last two in timm's version.
         lr: The peak learning rate at a batch of `reference_batch` images; it scales linearly with
             the batch (Goyal et al., arXiv 1706.02677).
         reference_batch: None keeps `lr` whatever the batch.
@@ -26,14 +26,14 @@ class OptimConfig(Config):
             and norms are spared.
         weight_decay_end: Where a half cosine leads the weight decay; None keeps it.
         momentum: For sgd and lars.
-        betas: For adamw and lamb.
+        betas: For adamw, adam and lamb.
         clip: Greatest norm of the gradient; None clips nothing.
         warm_up: Share of the budget in which the rate climbs.
         start_factor: Where it starts from, as a factor of the peak.
         final_factor: Where it ends.
     """
 
-    name: Literal["adamw", "sgd", "lars", "lamb"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "lars", "lamb"] = "adamw"
     lr: PositiveFloat = 1e-3
     reference_batch: PositiveInt | None = None
     weight_decay: NonNegativeFloat = 0.05
@@ -82,6 +82,8 @@ def build(
     ]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=config.betas)
+    if config.name == "adam":
+        return torch.optim.Adam(groups, lr=lr, betas=config.betas)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=config.momentum)
     if config.name == "lamb":

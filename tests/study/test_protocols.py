@@ -1,0 +1,226 @@
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from hounsfield.data.split import strata
+from hounsfield.models.backbone import create
+from hounsfield.study import frozen, worker
+from hounsfield.study.config import Paper
+from hounsfield.study.images import read
+from hounsfield.study.paper import Epochs, Falling, _Thawing
+from hounsfield.study.plan import plan
+from hounsfield.study.scores import macro_auc
+from hounsfield.study.trained import Labels
+from hounsfield.study.worker import Worker
+
+
+def run_all(planned, folder):
+    one = Worker(planned, folder)
+    return [(cell, one.run(cell)) for cell in planned.cells]
+
+
+def scores_of_test(folder, cell):
+    table = pl.read_parquet(folder / "cells" / cell.hash / "scores.parquet").filter(split="test")
+    return table["label"].to_numpy(), table.select("^logit_.*$").to_numpy().astype(np.float64)
+
+
+def clouds(seed=0, n=90, classes=3):
+    chance = np.random.default_rng(seed)
+    truth = chance.integers(0, classes, size=n)
+    points = chance.normal(size=(n, 6)) + 1.5 * np.eye(6)[truth]
+    third = n // 3
+    places = np.arange(n)
+    labels = Labels(
+        train=places[:third],
+        val=places[third : 2 * third],
+        test=places[2 * third :],
+        val_score=lambda logits: (
+            macro_auc(logits.astype(np.float64), truth[third : 2 * third]),
+            0.0,
+        ),
+        enough=True,
+        some=True,
+    )
+    return points.astype(np.float32), truth, labels
+
+
+def test_the_linear_protocol_is_the_best_of_scikit_learns_regressions():
+    points, truth, labels = clouds()
+    scaled = StandardScaler().fit(points[labels.train]).transform(points).astype(np.float64)
+    fitted = [
+        LogisticRegression(C=c, class_weight="balanced", max_iter=2000).fit(
+            scaled[labels.train], truth[labels.train]
+        )
+        for c in frozen.PENALTIES
+    ]
+    best = max(fitted, key=lambda m: macro_auc(m.decision_function(scaled[labels.val]),
+                                         truth[labels.val]))  # fmt: skip
+    got = frozen.linear(points, truth, labels, classes=3)
+    np.testing.assert_allclose(got.test, best.decision_function(scaled[labels.test]), rtol=1e-5)
+    assert got.facts["trials"] == len(frozen.PENALTIES)
+
+
+def test_the_knn_protocol_votes_as_scikit_learn_does_with_the_same_weights():
+    points, truth, labels = clouds(classes=2)
+    unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+
+    def weight(distances):
+        return np.exp((1 - distances) / frozen.TEMPERATURE)
+
+    oracle = KNeighborsClassifier(frozen.NEIGHBOURS, metric="cosine", weights=weight)
+    oracle.fit(unit[labels.train], truth[labels.train])
+    expected = oracle.predict_proba(unit[labels.test])
+    got = np.exp(frozen.knn(points, truth, labels, classes=2).test.astype(np.float64))
+    share = np.bincount(truth[labels.train]) / len(labels.train)
+    np.testing.assert_allclose(got * share, expected + frozen.NO_VOTE, rtol=1e-4)
+
+
+def test_features_are_computed_once_for_all_fractions(study, tmp_path, monkeypatch):
+    weights = tmp_path / "start.pt"
+    torch.save(create("resnet10_tiny", seed=3).net.state_dict(), weights)
+    planned = plan(study(arms=["mine"], weights={"mine": str(weights)}, fractions=[1.0, 0.5, 0.3],
+                         protocols=["linear", "knn"]))  # fmt: skip
+    calls = []
+    embed = worker.embed
+    monkeypatch.setattr(worker, "embed", lambda *a, **k: calls.append(1) or embed(*a, **k))
+    ended = run_all(planned, tmp_path / "out")
+    assert len(ended) == 12
+    assert {one.status for _, one in ended} == {"done"}
+    assert len(calls) == 1
+
+
+def test_controls_find_the_shortcut_and_only_theirs(study, tmp_path):
+    planned = plan(study(arms=["histogram", "position", "scratch"], fractions=[1.0], repeats=1,
+                         budget={"steps": 5, "batch": 4, "lr": 1e-3}))  # fmt: skip
+    assert not any(cell.arm == "position" for cell in planned.cells)
+    assert any("place in their volume is not known" in warning for warning in planned.warnings)
+    ended = run_all(planned, tmp_path)
+    (cell,) = (cell for cell, _ in ended if cell.arm == "histogram")
+    labels, logits = scores_of_test(tmp_path, cell)
+    assert macro_auc(logits, labels) > 0.99  # a lesion is bright
+
+
+def test_position_knows_where_a_slice_lies(study, tmp_path):
+    from tests.study.conftest import make_store
+
+    store = make_store(tmp_path / "ordered", z_mm=True)
+    planned = plan(study(stores={"ct": str(store.path)}, arms=["position"], fractions=[1.0],
+                         repeats=1))  # fmt: skip
+    ((cell, _),) = run_all(planned, tmp_path)
+    labels, logits = scores_of_test(tmp_path, cell)
+    # lesions lie in the lower half of even patients, and position cannot tell the patients apart
+    ranks = np.tile(np.arange(6), len(labels) // 6)
+    assert macro_auc(logits, (ranks < 3).astype(int)) == 1.0
+    assert macro_auc(logits, labels) < 1.0
+
+
+def test_the_papers_schedule_is_the_papers(study):
+    falling = Falling(steps=70 * 7, late=11 / 70, factor_late=0.2)
+    factors = [falling.factor(step / (70 * 7)) for step in range(70 * 7)]
+    assert factors == [1.0] * (11 * 7) + [0.2] * (59 * 7)
+
+    model = _Thawing(create("resnet10_tiny"), 2, Paper())
+    model.before_step(69 / 490)  # the last step of epoch 9
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert learning == {
+        name for name, _ in model.named_parameters() if "bn" in name or "head" in name
+        or "downsample.1" in name
+    }  # fmt: skip
+    model.before_step(70 / 490)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_the_papers_epochs_show_every_image_once(study):
+    images = read(plan(study()).tasks["lesion"])
+    epochs = Epochs(images, np.arange(20, 37), batch=8, seed=1)
+    assert epochs.per_epoch == 3
+    drawn = [epochs.places(step) for step in range(6)]
+    assert [len(batch) for batch in drawn] == [8, 8, 1] * 2
+    assert (
+        sorted(np.concatenate(drawn[:3])) == sorted(np.concatenate(drawn[3:])) == [*range(20, 37)]
+    )
+    assert not np.array_equal(drawn[0], drawn[3])
+
+
+def test_the_papers_validation_does_not_shrink_and_its_steps_do(study, tmp_path):
+    settings = {"epochs": 3, "head_epochs": 1, "batch": 16}
+    planned = plan(study(protocols=["paper"], paper=settings, repeats=1))
+    ended = run_all(planned, tmp_path)
+    facts = [
+        json.loads((tmp_path / "cells" / cell.hash / "cell.json").read_text()) for cell, _ in ended
+    ]
+    assert [one["n_val_patients"] for one in facts] == [3, 3]
+    assert [one["steps"] for one in facts] == [3 * 5, 3 * 3]  # 13 and 7 patients of 6 slices
+    assert all(one["status"] in ("done", "unfinished") for one in facts)
+
+
+@pytest.fixture
+def csv(study, tmp_path):
+    task = plan(study()).tasks["lesion"]
+    chance = np.random.default_rng(0)
+    table = task.images.select(
+        "slice", score=pl.col("label") + chance.normal(size=len(task.images))
+    )
+    return table, tmp_path / "theirs.csv"
+
+
+def test_somebody_elses_scores_are_judged_on_the_same_images(study, tmp_path, csv):
+    table, path = csv
+    table.write_csv(path)
+    planned = plan(study(arms=["theirs"], predictions={"theirs": str(path)}, repeats=1))
+    ended = run_all(planned, tmp_path / "out")
+    assert {one.status for _, one in ended} == {"done"}
+    for cell, _ in ended:
+        _, logits = scores_of_test(tmp_path / "out", cell)
+        theirs = dict(table.iter_rows())
+        slices = planned.tasks["lesion"].images[planned.tasks["lesion"].rows(cell.test).tolist()]
+        expected = np.array([theirs[number] for number in slices["slice"]])
+        np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, rtol=1e-5)
+
+
+def scores_of_test_may_be_of_one_fraction_and_repeat(study, tmp_path, csv):
+    table, path = csv
+    pl.concat(
+        [
+            table.with_columns(pl.lit(0.5).alias("fraction"), score=pl.col("score") * factor)
+            if factor == 2 else table.with_columns(pl.lit(1.0).alias("fraction"))
+            for factor in (1, 2)
+        ]
+    ).write_csv(path)  # fmt: skip
+    planned = plan(study(arms=["theirs"], predictions={"theirs": str(path)}, repeats=1))
+    ended = run_all(planned, tmp_path / "out")
+    scores = {cell.fraction: scores_of_test(tmp_path / "out", cell)[1] for cell, _ in ended}
+    np.testing.assert_allclose(scores[0.5], 2 * scores[1.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda t: t.filter(pl.col("slice") > 30), r"of 24 test images have no score"),
+        (lambda t: pl.concat([t, t.head(1)]), "a slice has two scores"),
+        (lambda t: t.rename({"score": "logit_0"}), "give logit_0 to logit_1"),
+    ],
+)
+def test_somebody_elses_scores_that_cannot_be_judged_fail_their_cell(
+    study, tmp_path, csv, spoil, reason
+):
+    table, path = csv
+    spoil(table).write_csv(path)
+    planned = plan(study(arms=["theirs"], predictions={"theirs": str(path)}, repeats=1,
+                         fractions=[1.0]))  # fmt: skip
+    ((_, ended),) = run_all(planned, tmp_path / "out")
+    assert ended.status == "failed"
+    assert pl.Series([ended.reason]).str.contains(reason).all()
+
+
+def test_strata_of_the_fixture_are_what_the_tests_say(study):
+    images = plan(study()).tasks["lesion"].images
+    carried = strata(images["patient"].to_list(), images["label"].to_list())
+    assert carried["p00"] == frozenset({0, 1})
+    assert carried["p01"] == frozenset({0})
