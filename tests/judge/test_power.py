@@ -27,7 +27,17 @@ def test_without_repeats_in_sight_the_power_is_the_t_tests():
     shift = 0.1 / np.sqrt(0.05 / 30)
     critical = stats.t.ppf(0.975, 29)
     t = stats.nct(29, shift)
-    assert ours == pytest.approx(t.sf(critical) + t.cdf(-critical))
+    assert ours == pytest.approx(t.sf(critical) + t.cdf(-critical), abs=1e-3)
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 10])
+def test_power_is_the_non_central_ts(repeats):
+    only = Pilot(np.array(0.0), np.array(0.004), np.array(0.0), np.array(9.0))
+    for effect in (0.0, 0.05, 0.15):
+        t = stats.nct(repeats - 1, effect / np.sqrt(0.004 / repeats))
+        critical = stats.t.ppf(0.975, repeats - 1)
+        ours = power.power(only, effect, patients=20, repeats=repeats)
+        assert ours == pytest.approx(t.sf(critical) + t.cdf(-critical), abs=1e-3)
 
 
 def test_power_is_what_a_simulated_two_way_layout_shows():
