@@ -17,6 +17,7 @@ Kind = Literal["dicom", "nifti", "image", "medmnist", "itk"]
 HEAD_BYTES = 1024
 MAX_BYTES = 2 * 2**30  # of one file; the largest volume with room to spare
 BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # a member is a bomb beyond both
+_TEXT = 10**18  # sorts text after every number
 _BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
@@ -79,19 +80,19 @@ def walk(sources: Sequence[Path]) -> Iterator[Entry | Refusal]:
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:
-    """A sort key that puts `slice10` after `slice9`."""
+    """A sort key that puts `slice10` after `slice9`, and numbers before text."""
     parts: list[tuple[int, str]] = []
     digits = text = ""
     for char in name:
         if char.isascii() and char.isdigit():
             if text:
-                parts.append((-1, text))
+                parts.append((_TEXT, text))
             digits, text = digits + char, ""
         else:
             if digits:
                 parts.append((int(digits[:18]), digits))
             digits, text = "", text + char
-    parts.append((int(digits[:18]), digits) if digits else (-1, text))
+    parts.append((int(digits[:18]), digits) if digits else (_TEXT, text))
     return tuple(parts)
 
 

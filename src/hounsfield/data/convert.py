@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hounsfield import __version__
-from hounsfield.data import dicom, image
+from hounsfield.data import dicom, dicom_headers, image, itk, medmnist, nifti
 from hounsfield.data.archive import Entry, Kind
-from hounsfield.data.dicom import Header
+from hounsfield.data.dicom_headers import Header
 from hounsfield.data.keys import Keys
 from hounsfield.data.resample import Shape, to_shape
 from hounsfield.data.volume import Announce, Refusal, Refuse, Volume
@@ -30,7 +30,10 @@ Read = Callable[[Sequence[Any], Refuse, Announce], Iterator[Volume]]
 
 READERS: Final[Mapping[Kind, Read]] = {
     "dicom": dicom.read,
+    "nifti": nifti.read,
     "image": image.read,
+    "medmnist": medmnist.read,
+    "itk": itk.read,
 }
 """A reader a kind of file; of DICOM files it takes the headers, of all others the entries."""
 
@@ -99,7 +102,7 @@ def read_headers(
     for entry in entries:
         announce(entry.name)
         try:
-            headers += dicom.read_headers(entry)
+            headers += dicom_headers.read_headers(entry)
         except NotForUsError as error:
             refusals.append(Refusal(entry.name, "skipped", str(error)))
         except ReadError as error:

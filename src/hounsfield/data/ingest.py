@@ -16,7 +16,7 @@ from hounsfield.data import dicom
 from hounsfield.data.archive import Entry, natural, walk
 from hounsfield.data.assemble import Flow, assemble, old_store
 from hounsfield.data.convert import Job, Unit, convert, read_headers
-from hounsfield.data.dicom import Header
+from hounsfield.data.dicom_headers import Header
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
 from hounsfield.data.labels import match_files, read_labels
 from hounsfield.data.resample import Crop, Shape

@@ -41,11 +41,15 @@ MATRIX = 128
 # clearly short of perfect.
 BLEED_PATIENTS = 0.6  # share of patients with a bleed near or in the scanned part of the head
 BLEED_HU = (65.0, 80.0)
-BLEED_RADIUS_MM = (7.0, 15.0)  # in the plane
+BLEED_KINDS = ("brain", "skull", "ventricle")  # few patients do not show them all
+BLEED_RADIUS_MM = (10.0, 17.0)  # in the plane, of a bleed within the brain
 BLEED_HALF_HEIGHT_MM = (14.0, 26.0)
 BLEED_SEEN_MM2 = 60.0  # a slice is called positive from this area of blood on
 NOISE_HU = (4.0, 9.0)  # standard deviation after the kernel
-DECOYS = 3.0  # bright things that are no bleed, in the mean a head
+OFFSET_MM = 12.0  # standard deviation of a body's place on the table
+DECOYS = 1.5  # bright things that are no bleed, in the mean a head
+ROLL_RAD = 0.3  # standard deviation of how a trunk is turned on the table
+PRONE_PATIENTS = 0.2  # share of patients whose trunk is scanned face down
 ORGAN_SHIFT_MM = 28.0  # standard deviation of organs against the borders of the levels
 SHARES = {"train": 0.5, "val": 0.15, "test": 0.35}  # of the patients
 
@@ -218,7 +222,7 @@ def _head(rng: Generator) -> Scan:
     """A head from skull base to crown, z = 0 at the brain's middle."""
     rx, ry, rz = rng.uniform(66, 78), rng.uniform(84, 98), rng.uniform(88, 100)
     skull = rng.uniform(5, 9)
-    brain_hu = rng.uniform(30, 40)
+    brain_hu = rng.uniform(28, 36)
     tilt = rng.normal(0, 0.12)
 
     def at(x: float, y: float, z: float) -> tuple[float, float, float]:
@@ -242,8 +246,8 @@ def _head(rng: Generator) -> Scan:
         part(0, 0, 5, (brain[0] * 0.8, brain[1] * 0.82, brain[2] * 0.8), brain_hu - 6),
         part(-width, -18 + drop, 12, (width * 0.8, 26, 22), rng.uniform(4, 12)),  # ventricles
         part(width, -18 + drop, 12, (width * 0.8, 26, 22), rng.uniform(4, 12)),
-        part(0, 0, 30, (1.6, brain[1], 60), rng.uniform(48, 62)),  # falx
-        part(0, brain[1] - 5, 5, (7, 6, 60), rng.uniform(50, 68)),  # venous blood
+        part(0, 0, 30, (1.6, brain[1], 60), rng.uniform(40, 52)),  # falx
+        part(0, brain[1] - 5, 5, (7, 6, 60), rng.uniform(45, 60)),  # venous blood
         part(0, 25, -52, (44, 12, 16), rng.uniform(300, 900)),  # skull base
         part(0, -brain[1] * 0.8, -48, (16, 14, 16), AIR_HU),  # sinus
     ]
@@ -253,7 +257,7 @@ def _head(rng: Generator) -> Scan:
     z_mm = start + HEAD_STEP_MM * np.arange(HEAD_SLICES)
     bleed = [0] * HEAD_SLICES
     if rng.random() < BLEED_PATIENTS:
-        lesion = _bleed(rng, brain, at, z_mm)
+        lesion = _bleed(rng, brain, at, z_mm, float(tilt))
         bleed = [int(_area_mm2(lesion, z) >= BLEED_SEEN_MM2) for z in z_mm]
         parts.append(lesion)
     return Scan(
@@ -271,19 +275,33 @@ Placed = Callable[[float, float, float], tuple[float, float, float]]
 
 
 def _bleed(
-    rng: Generator, brain: tuple[float, float, float], at: Placed, z_mm: NDArray[np.floating[Any]]
+    rng: Generator,
+    brain: tuple[float, float, float],
+    at: Placed,
+    z_mm: NDArray[np.floating[Any]],
+    tilt: float,
 ) -> Ellipsoid:
-    """A bleed whose middle is uniform over the scan and beyond its ends by its own half height.
+    """A bleed within the brain, along the skull or in a ventricle.
 
-    So every level of the scan is as likely to lie inside it as any other.
+    Its middle is uniform over the scan and beyond its ends by its own half height, so every level
+    of the scan is as likely to lie inside it as any other.
     """
     half = rng.uniform(*BLEED_HALF_HEIGHT_MM)
     z = rng.uniform(z_mm[0] - half, z_mm[-1] + half)
-    x, y = _in_disc(rng, 0.55 * brain[0], 0.55 * brain[1])
-    radii = (rng.uniform(*BLEED_RADIUS_MM), rng.uniform(*BLEED_RADIUS_MM), half)
-    return Ellipsoid(
-        at(x, y, z), radii, float(rng.uniform(*BLEED_HU)), float(rng.uniform(0, np.pi))
-    )
+    blood_hu = float(rng.uniform(*BLEED_HU))
+    kind = rng.choice(BLEED_KINDS)
+    if kind == "ventricle":
+        side = float(rng.choice([-1, 1]))
+        radii = (float(rng.uniform(7, 10)), float(rng.uniform(20, 28)), half)
+        return Ellipsoid(at(side * 11, -16, z), radii, blood_hu, tilt)
+    if kind == "skull":
+        angle = float(rng.uniform(0, 2 * np.pi))
+        thick, long = float(rng.uniform(5, 8)), float(rng.uniform(24, 36))
+        x, y = 0.78 * brain[0] * np.cos(angle), 0.78 * brain[1] * np.sin(angle)
+        return Ellipsoid(at(x, y, z), (thick, long, half), blood_hu, angle + tilt)
+    x, y = _in_disc(rng, 0.5 * brain[0], 0.5 * brain[1])
+    radii = (float(rng.uniform(*BLEED_RADIUS_MM)), float(rng.uniform(*BLEED_RADIUS_MM)), half)
+    return Ellipsoid(at(x, y, z), radii, blood_hu, float(rng.uniform(0, np.pi)))
 
 
 def _decoy(rng: Generator, brain: tuple[float, float, float], at: Placed) -> Ellipsoid:
@@ -307,6 +325,8 @@ def _trunk(rng: Generator) -> Scan:
     size, fat = rng.uniform(0.85, 1.15), rng.uniform(6, 34)
     shift = rng.normal(0, ORGAN_SHIFT_MM)
     contrast = float(rng.choice([0.0, 60.0]))
+    roll = rng.normal(0, ROLL_RAD) + (np.pi if rng.random() < PRONE_PATIENTS else 0.0)
+    cos, sin = np.cos(roll), np.sin(roll)
 
     def part(
         x: float, y: float, z: float, radii: tuple[float, float, float], hu: float
@@ -314,10 +334,14 @@ def _trunk(rng: Generator) -> Scan:
         jitter = rng.normal(0, 8, size=3)
         rx, ry, rz = (radius * rng.uniform(0.85, 1.15) for radius in radii)
         return Ellipsoid(
-            (x * size + jitter[0], y * size + jitter[1], z + shift + jitter[2]),
+            (
+                float(cos * x - sin * y) * size + jitter[0],
+                float(sin * x + cos * y) * size + jitter[1],
+                z + shift + jitter[2],
+            ),
             (rx * size, ry * size, rz),
             float(hu),
-            float(rng.normal(0, 0.1)),
+            float(roll + rng.normal(0, 0.1)),
         )
 
     walls = [
@@ -367,7 +391,7 @@ def _trunk(rng: Generator) -> Scan:
         name="trunk",
         parts=tuple(parts),
         warp=_warp(rng, 6.0),
-        scanner=_scanner(rng, field_mm=(380, 500), noise=2.0),
+        scanner=_scanner(rng, field_mm=(360, 620), noise=2.0),
         z_mm=z_mm,
         bleed=(None,) * TRUNK_SLICES,
         region=tuple(REGIONS[int(np.searchsorted(BORDERS_MM, z))] for z in z_mm),
@@ -381,7 +405,7 @@ def _scanner(rng: Generator, *, field_mm: tuple[float, float], noise: float) -> 
         noise_hu=float(rng.uniform(*NOISE_HU)) * noise * (1.5 if sharp else 1.0),
         blur_mm=0.9 if sharp else 1.8,
         kernel="SHARP" if sharp else "SOFT",
-        offset_mm=(float(rng.normal(0, 8)), float(rng.normal(0, 8))),
+        offset_mm=(float(rng.normal(0, OFFSET_MM)), float(rng.normal(0, OFFSET_MM))),
     )
 
 

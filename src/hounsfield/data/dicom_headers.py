@@ -1,0 +1,352 @@
+"""DICOM headers: what is known of a slice before its pixels are read, or why it is not for us.
+
+Everything is decided by what the header says (DICOM PS3.3 C.7.6.2, C.8.2.1; enhanced CT
+C.7.6.16), nothing by names.
+"""
+
+import io
+import re
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    LegacyConvertedEnhancedCTImageStorage,
+)
+
+from hounsfield.data.archive import Entry
+from hounsfield.data.codestream import inflated_is_sane
+from hounsfield.data.volume import (
+    Facts,
+)
+from hounsfield.errors import NotForUsError, ReadError
+
+MAX_TILT_DEG = 35.0  # gantries tilt to 30; more is a reformat
+_NOT_AXIAL_KINDS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SCREEN SAVE", "DOSE_INFO", "MIP", "MINIP"}
+_CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
+_RESCALE_TYPES = {"", "HU", "US", "HU_MOD"}
+_VENDORS = (
+    "GE", "Siemens", "Philips", "Toshiba", "Canon", "Hitachi", "Fujifilm", "Neusoft", "Shimadzu",
+    "Picker", "Imatron", "Samsung", "Mediso", "NeuroLogica", "United Imaging", "hounsfield",
+)  # fmt: skip
+
+_TAGS = [
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality",
+    "Manufacturer", "PatientID", "PatientSex", "PatientAge", "ContrastBolusAgent",
+    "ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "AcquisitionNumber",
+    "InstanceNumber", "TemporalPositionIdentifier", "ImagePositionPatient",
+    "ImageOrientationPatient", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
+    "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleIntercept",
+    "RescaleSlope", "RescaleType", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is known of one slice (a file, or a frame of one) before its pixels are read.
+
+    Attributes:
+        entry, frame: Where it lies.
+        patient, study, series, sop: Identities.
+        shape: Rows and columns.
+        axes: Row and column direction, six cosines.
+        position_mm: Of the first pixel's centre, `(x, y, z)`.
+        pixel_mm: Spacing `(y, x)`.
+        slope, intercept, padding: Of the rescale to HU; padding in stored values.
+        stored: Bits allocated, bits stored, signed.
+        pixels_at: Byte offset of plain little-endian 16-bit pixels; None where a decoder is needed.
+        phase: What tells repeated passes over the same positions apart.
+        number: The instance's (or frame's) own number.
+        facts: What the header says and that names nobody.
+    """
+
+    entry: Entry
+    frame: int
+    patient: str
+    study: str
+    series: str
+    sop: str
+    shape: tuple[int, int]
+    axes: tuple[float, ...]
+    position_mm: tuple[float, float, float]
+    pixel_mm: tuple[float, float]
+    slope: float
+    intercept: float
+    padding: tuple[int, int] | None
+    stored: tuple[int, int, bool]
+    pixels_at: int | None
+    phase: tuple[int, int]
+    number: int
+    facts: Facts
+
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        """Unit vector across the slice, towards the head."""
+        across = np.cross(self.axes[:3], self.axes[3:])
+        return across * (np.sign(across[2]) or 1.0) / np.linalg.norm(across)
+
+    @property
+    def along_mm(self) -> float:
+        """Position along the normal."""
+        return float(np.dot(self.normal, self.position_mm))
+
+
+def read_headers(entry: Entry) -> list[Header]:
+    """The slices that a file holds: one, or a frame each.
+
+    Raises:
+        NotForUsError: It is sound and no axial CT image in HU.
+        ReadError: It is not readable, or lacks what CT must have.
+    """
+    data = entry.read()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what pydicom finds odd but reads
+            return _headers(entry, data)
+    except ReadError:
+        raise
+    except InvalidDicomError:
+        raise NotForUsError("no DICOM file") from None
+    except Exception as error:  # a broken header can fail anywhere in the parser
+        raise ReadError(f"its header is broken ({type(error).__name__})") from None
+
+
+def _headers(entry: Entry, data: bytes) -> list[Header]:
+    if not inflated_is_sane(data):
+        raise ReadError("unpacks to more than any CT holds")
+    file = io.BytesIO(data)
+    ds = dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
+    meta = getattr(ds, "file_meta", Dataset())
+    if "SOPClassUID" not in ds and "MediaStorageSOPClassUID" not in meta:
+        raise NotForUsError("no DICOM image")
+    _check_kind(ds)
+    _check_pixels(ds)
+    if int(ds.get("NumberOfFrames") or 1) == 1 and "PerFrameFunctionalGroupsSequence" not in ds:
+        header = _header(entry, ds, ds, ds, ds, frame=0)
+        return [replace(header, pixels_at=_pixels_at(ds, meta, data, file.tell()))]
+    return _frames(entry, ds)
+
+
+def _check_kind(ds: Dataset) -> None:
+    modality = str(ds.get("Modality", ""))
+    if ds.get("SOPClassUID") not in _CT_CLASSES and modality != "CT":
+        raise NotForUsError(f"no CT image (modality {_word(modality) or 'unknown'})")
+    if ds.get("SOPClassUID", CTImageStorage) not in _CT_CLASSES:
+        raise NotForUsError("no CT image object (a secondary capture, report or the like)")
+    if modality not in ("", "CT"):
+        raise NotForUsError(f"no CT image (modality {_word(modality) or 'unknown'})")
+    kinds = {str(value).upper() for value in _many(ds.get("ImageType"))}
+    for kind in sorted(kinds & _NOT_AXIAL_KINDS):
+        raise NotForUsError(f"image type {kind}")
+
+
+def _check_pixels(ds: Dataset) -> None:
+    if not ds.get("Rows") or not ds.get("Columns"):
+        raise NotForUsError("no pixels")
+    if int(ds.get("SamplesPerPixel") or 1) != 1:
+        raise NotForUsError("a colour picture, not HU")
+    if not str(ds.get("PhotometricInterpretation", "MONOCHROME2")).startswith("MONOCHROME"):
+        raise NotForUsError("a colour picture, not HU")
+    if int(ds.BitsAllocated) not in (8, 16, 32):
+        raise ReadError(f"{ds.BitsAllocated} bits a pixel; 8, 16 or 32 are read")
+
+
+def _frames(entry: Entry, ds: Dataset) -> list[Header]:
+    """A header a frame, from the functional groups of an enhanced CT image (PS3.3 C.7.6.16)."""
+    frames = ds.get("PerFrameFunctionalGroupsSequence")
+    if not frames:
+        raise ReadError("several frames without functional groups; their positions are unknown")
+    if len(frames) != int(ds.get("NumberOfFrames") or 1):
+        raise ReadError(f"{ds.NumberOfFrames} frames with {len(frames)} functional groups")
+    shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+
+    def item(frame: Dataset, name: str) -> Dataset:
+        sequence = frame.get(name) or shared.get(name)
+        return sequence[0] if sequence else Dataset()
+
+    headers = []
+    for number, frame in enumerate(frames):
+        kinds = {
+            str(kind) for kind in _many(item(frame, "CTImageFrameTypeSequence").get("FrameType"))
+        }
+        if kinds & _NOT_AXIAL_KINDS:
+            continue
+        place = Dataset()
+        place.update(item(frame, "PlanePositionSequence"))
+        place.update(item(frame, "PlaneOrientationSequence"))
+        header = _header(
+            entry,
+            ds,
+            place,
+            item(frame, "PixelMeasuresSequence"),
+            item(frame, "PixelValueTransformationSequence"),
+            frame=number,
+        )
+        kernel = item(frame, "CTReconstructionSequence").get("ConvolutionKernel")
+        phase = item(frame, "FrameContentSequence").get("TemporalPositionIndex") or 0
+        headers.append(
+            replace(
+                header,
+                phase=(header.phase[0], int(phase)),
+                number=number + 1,
+                facts=replace(header.facts, kernel=_kernel(kernel) or header.facts.kernel),
+            )
+        )
+    return headers
+
+
+def _header(
+    entry: Entry, ds: Dataset, place: Dataset, measures: Dataset, transform: Dataset, *, frame: int
+) -> Header:
+    axes = _numbers(place.get("ImageOrientationPatient"), 6, "image orientation")
+    position = _numbers(place.get("ImagePositionPatient"), 3, "image position")
+    pixel_mm = _numbers(measures.get("PixelSpacing"), 2, "pixel spacing")
+    (intercept,) = _numbers(transform.get("RescaleIntercept"), 1, "rescale intercept")
+    slope = float(transform.get("RescaleSlope") or 1)
+    if not np.isfinite(slope) or slope == 0:
+        raise ReadError(f"a rescale slope of {slope}")
+    if str(transform.get("RescaleType", "")).upper() not in _RESCALE_TYPES:
+        raise NotForUsError("its values are no HU (by its rescale type)")
+    if min(pixel_mm) <= 0:
+        raise ReadError("a pixel spacing that is not positive")
+    _check_axial(axes)
+    allocated = int(ds.BitsAllocated)
+    bits = int(ds.get("BitsStored") or allocated)
+    if not 1 <= bits <= allocated:
+        raise ReadError(f"{bits} bits stored in {allocated}")
+    signed = bool(ds.get("PixelRepresentation", 0))
+    return Header(
+        entry=entry,
+        frame=frame,
+        patient=str(ds.get("PatientID") or "").strip(),
+        study=str(ds.get("StudyInstanceUID") or ""),
+        series=str(ds.get("SeriesInstanceUID") or ""),
+        sop=str(ds.get("SOPInstanceUID") or entry.name),
+        shape=(int(ds.Rows), int(ds.Columns)),
+        axes=axes,
+        position_mm=(position[0], position[1], position[2]),
+        pixel_mm=(pixel_mm[0], pixel_mm[1]),
+        slope=slope,
+        intercept=intercept,
+        padding=_padding(ds, bits, signed=signed),
+        stored=(allocated, bits, signed),
+        pixels_at=None,
+        phase=(
+            _integer(ds.get("AcquisitionNumber")),
+            _integer(ds.get("TemporalPositionIdentifier")),
+        ),
+        number=_integer(ds.get("InstanceNumber")),
+        facts=_facts(ds),
+    )
+
+
+def _check_axial(axes: tuple[float, ...]) -> None:
+    row, column = np.array(axes[:3]), np.array(axes[3:])
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if min(lengths) < 0.9 or max(lengths) > 1.1 or abs(row @ column) > 0.01:
+        raise ReadError("an image orientation that is no pair of perpendicular unit vectors")
+    across = np.cross(row, column)
+    if abs(across[2]) < np.cos(np.radians(MAX_TILT_DEG)):
+        plane = "sagittal" if abs(across[0]) > abs(across[1]) else "coronal"
+        raise NotForUsError(f"not axial ({plane} or oblique)")
+
+
+def _facts(ds: Dataset) -> Facts:
+    """Vendor, kernel, contrast, sex and age, reduced to what cannot name anybody."""
+    manufacturer = str(ds.get("Manufacturer") or "")
+    vendor = next(
+        (name for name in _VENDORS if name.lower() in manufacturer.lower()),
+        "other" if manufacturer.strip() else "",
+    )
+    sex = str(ds.get("PatientSex") or "").strip().upper()
+    age = str(ds.get("PatientAge") or "").strip().upper()
+    if not re.fullmatch(r"\d{3}[DWMY]", age):
+        age = ""
+    elif age.endswith("Y") and int(age[:3]) > 89:
+        age = "090Y"  # the oldest are few enough to be found by their age
+    return Facts(
+        vendor=vendor,
+        kernel=_kernel(ds.get("ConvolutionKernel")),
+        contrast="yes" if str(ds.get("ContrastBolusAgent") or "").strip() else "",
+        sex=sex if sex in ("F", "M", "O") else "",
+        age=age,
+    )
+
+
+def _kernel(value: Any) -> str:
+    return "/".join(word for one in _many(value) if (word := _word(str(one))))
+
+
+def _word(text: str) -> str:
+    """`text` if it looks like a code, else nothing: free text may name somebody."""
+    return text if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+.\-]{0,15}", text) else ""
+
+
+def _padding(ds: Dataset, bits: int, *, signed: bool) -> tuple[int, int] | None:
+    """The stored values that mean "nothing was measured here" (PS3.3 C.7.5.1.1.2)."""
+    value = ds.get("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = ds.get("PixelPaddingRangeLimit")
+    ends = [_as_stored(int(end), bits, signed=signed) for end in (value, limit) if end is not None]
+    return min(ends), max(ends)
+
+
+def _as_stored(value: int, bits: int, *, signed: bool) -> int:
+    """`value` in the pixels' own representation, whichever of US and SS the header used."""
+    if signed and value >= 2 ** (bits - 1):
+        return value - 2 ** (16 if value >= 2**bits else bits)
+    return value % 2**16 if not signed and value < 0 else value
+
+
+def _pixels_at(ds: Dataset, meta: Dataset, data: bytes, tell: int) -> int | None:
+    """The offset of plain 16-bit little-endian pixels; None where a decoder must be asked."""
+    syntax = meta.get("TransferSyntaxUID")
+    element = data[tell : tell + 12]
+    if int(ds.BitsAllocated) != 16 or element[:4] != b"\xe0\x7f\x10\x00":
+        return None
+    if syntax == ExplicitVRLittleEndian and element[4:6] in (b"OW", b"OB"):
+        start, length = tell + 12, int.from_bytes(element[8:12], "little")
+    elif syntax == ImplicitVRLittleEndian:
+        start, length = tell + 8, int.from_bytes(element[4:8], "little")
+    else:
+        return None
+    wanted = 2 * int(ds.Rows) * int(ds.Columns)
+    if length < wanted or len(data) < start + wanted:
+        raise ReadError(
+            f"its pixels are cut short: {min(length, max(len(data) - start, 0))} of {wanted} bytes"
+        )
+    return start
+
+
+def _numbers(value: Any, count: int, what: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(one) for one in _many(value))
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count or not np.all(np.isfinite(numbers)):
+        raise ReadError(f"no {what}" if value in (None, "") else f"a broken {what}")
+    return numbers
+
+
+def _integer(value: Any) -> int:
+    try:
+        return int(value or 0)
+    except (TypeError, ValueError):
+        return 0
+
+
+def _many(value: Any) -> list[Any]:
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, str | int | float) else list(value)
