@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hounsfield import __version__
 from hounsfield.files import write_text
+from hounsfield.judge.results import judge
 from hounsfield.report import html, words
 from hounsfield.report.html import Section
 from hounsfield.report.parts import (
@@ -51,10 +52,20 @@ def report(folder: Path, out: Path | None = None) -> Path:
         InputError: `folder` is not a study.
         DiskError: `out` cannot be written.
     """
+    _judge_what_is_new(folder)
     study = read(folder)
     page = (out or folder / "report") / PAGE
     write_text(page, page_of(study))
     return page
+
+
+def _judge_what_is_new(folder: Path) -> None:
+    """Judge a study that has cells and was not judged since the last of them ended."""
+    ended = [path.stat().st_mtime for path in folder.glob("cells/*/cell.json")]
+    results = folder / "results.parquet"
+    judged = results.stat().st_mtime if results.is_file() else 0.0
+    if ended and (folder / "study.json").is_file() and max(ended) > judged:
+        judge(folder)
 
 
 def page_of(study: Study) -> str:

@@ -112,14 +112,14 @@ def _tables(study: Study, task: Task) -> Iterator[Grid]:
     folds = [mapping(one) for one in counts] if isinstance(counts, list) else []
     if folds:
         yield grid(
-            "Patients and images by part and class",
+            f"{task.name}: patients and images by part and class",
             ["part", "patients", *(f"{name}: patients" for name in task.classes),
              *(f"{name}: images" for name in task.classes), "prevalence in images"],
             [_part(study, task, folds, part) for part in PARTS],
         )  # fmt: skip
     elif len(study.splits):
         yield grid(
-            "Patients by part", ["part", "patients"],
+            f"{task.name}: patients by part", ["part", "patients"],
             [[part, _patients(study, task, part)] for part in PARTS],
         )  # fmt: skip
     rungs = [
@@ -129,7 +129,7 @@ def _tables(study: Study, task: Task) -> Iterator[Grid]:
     ]
     if rungs:
         heads = ["labels", "patients", "images", "validation patients", "prevalence in images"]
-        yield grid("What each fraction trains on, over repeats", heads, rungs)
+        yield grid(f"{task.name}: what each fraction trains on, over repeats", heads, rungs)
 
 
 def _part(study: Study, task: Task, folds: Sequence[Mapping[str, Any]], part: str) -> list[str]:
