@@ -182,7 +182,8 @@ def test_another_baseline_shows_other_differences(open_page, page_file: Path) ->
 
 def test_another_cell_shows_another_confusion_matrix(open_page, page_file: Path) -> None:
     page = open_page(page_file).page
-    numbers = page.locator("[data-drawing=confusion-bleed] [aria-roledescription='text mark container'] text")
+    marks = "[aria-roledescription='text mark container'] text"
+    numbers = page.locator(f"[data-drawing=confusion-bleed] {marks}")
     before = numbers.all_text_contents()
     page.get_by_label("Confusion matrix of").first.select_option("Scratch")
     page.wait_for_timeout(200)
