@@ -98,6 +98,9 @@ def study(
     config: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="What to compare, on what.")],
     out: Annotated[Path, typer.Option(help="The study's folder; the same command goes on in it.")],
     jobs: Annotated[int, typer.Option(min=1, help="Cells side by side.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take and could show.")
+    ] = False,
 ) -> None:
     """Pre-train, fine-tune and judge all that a study names; what is finished stays."""
     from hounsfield.errors import TrainingError
@@ -107,7 +110,14 @@ def study(
     from hounsfield.study.plan import plan
     from hounsfield.study.run import run
 
-    outcome = run(plan(load_study(config)), out, jobs=jobs)
+    planned = plan(load_study(config))
+    if dry_run:
+        from hounsfield.study.estimate import estimate
+
+        for line in estimate(planned, out).lines():
+            typer.echo(line)
+        return
+    outcome = run(planned, out, jobs=jobs)
     show(read(out))
     for place, reason in outcome.failed:
         typer.echo(f"failed: {place}: {reason}", err=True)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from hounsfield import __version__
 from hounsfield.data.split import patients_hash
@@ -21,10 +23,11 @@ from hounsfield.progress import bar
 from hounsfield.study.parallel import one_by_one, side_by_side
 from hounsfield.study.plan import Cell, Plan, Pretraining
 from hounsfield.study.task import count
-from hounsfield.train.pretrain import pretrain
+from hounsfield.train.pretrain import build, pretrain
 
 FORMAT_VERSION = 1
 SCORE_BYTES = 24  # of a row of scores.parquet, upper bound per class and row as measured
+CHECKPOINT_SHARES = 9  # two kept and one being written, each weights and two moments
 SPARE_BYTES = 50 * 2**20
 
 
@@ -66,10 +69,10 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
     with held(out):
         _tidy(plan, out)
         write_plan(plan, out)
-        missing = [one for one in plan.pretrainings.values() if not _done(out, one)]
+        missing = [one for one in plan.pretrainings.values() if not is_finished(out, one)]
         for one in missing:
             _pretrain(one, out)
-        todo = [cell for cell in plan.cells if _status(out, cell) not in ("done", "unfinished")]
+        todo = [cell for cell in plan.cells if not is_finished(out, cell)]
         _run_cells(plan, out, todo, jobs=jobs)
         judge(out)
     return _outcome(plan, out, ran=len(todo))
@@ -95,7 +98,7 @@ def claim(plan: Plan, out: Path) -> None:
     elif out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise OutputError(f"{out} holds something that is no study. Choose an empty or new folder.")
     above = next(path for path in (out, *out.absolute().parents) if path.exists())
-    free, needed = shutil.disk_usage(above).free, disk_bytes(plan)
+    free, needed = shutil.disk_usage(above).free, disk_bytes(plan, out)
     if free < needed:
         raise OutputError(
             f"{out} is on a disk with {free / 2**30:.1f} GiB free; the study needs about "
@@ -103,14 +106,40 @@ def claim(plan: Plan, out: Path) -> None:
         )
 
 
-def disk_bytes(plan: Plan) -> int:
-    """About what the study will take on the disk: scores, and encoders with their checkpoints."""
+def is_finished(out: Path, part: Pretraining | Cell) -> bool:
+    """Whether `out` holds this part; a failed cell is not finished."""
+    if isinstance(part, Cell):
+        return _status(out, part) in ("done", "unfinished")
+    return (out / "pretrain" / part.hash / "run.json").is_file()
+
+
+def rows_seen(one: Pretraining) -> dict[str, NDArray[np.int64]]:
+    """Store's folder -> the rows that the pre-training sees."""
+    rows = {}
+    for path in one.config.stores:
+        patients = Store.open(path).index["patient"]
+        seen = ~patients.is_in(list(one.without))
+        rows[path] = np.flatnonzero(seen.to_numpy()).astype(np.int64)
+    return rows
+
+
+def disk_bytes(plan: Plan, out: Path) -> int:
+    """About what the study will still take on the disk: scores, checkpoints and encoders."""
     rows = sum(
         len(plan.tasks[cell.task].rows((*cell.rung.val, *cell.test)))
         * (SCORE_BYTES + 4 * len(plan.tasks[cell.task].classes))
         for cell in plan.cells
+        if not is_finished(out, cell)
     )
-    return rows + SPARE_BYTES
+    runs = [one for one in plan.pretrainings.values() if not is_finished(out, one)]
+    size = {one.name: CHECKPOINT_SHARES * _method_bytes(one) for one in runs}
+    return rows + sum(size[one.name] for one in runs) + SPARE_BYTES
+
+
+def _method_bytes(one: Pretraining) -> int:
+    corpus = sum(len(rows) for rows in rows_seen(one).values())
+    state = build(one.config, corpus_size=corpus).state_dict().values()
+    return sum(tensor.numel() * tensor.element_size() for tensor in state)
 
 
 def write_plan(plan: Plan, out: Path) -> None:
@@ -188,12 +217,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
 
 
 def _pretrain(one: Pretraining, out: Path) -> None:
-    rows = {}
-    for path in one.config.stores:
-        store = Store.open(path)
-        seen = ~store.index["patient"].is_in(list(one.without))
-        rows[path] = seen.arg_true().cast(pl.Int64).to_numpy()
-    pretrain(one.config, out / "pretrain" / one.hash, rows=rows)
+    pretrain(one.config, out / "pretrain" / one.hash, rows=rows_seen(one))
 
 
 def _run_cells(plan: Plan, out: Path, todo: Sequence[Cell], *, jobs: int) -> None:
@@ -251,10 +275,6 @@ def _move(path: Path, folder: Path) -> None:
     if place.exists():  # the same cell: its name is a hash of all that decides it
         shutil.rmtree(place)
     path.rename(place)
-
-
-def _done(out: Path, one: Pretraining) -> bool:
-    return (out / "pretrain" / one.hash / "run.json").is_file()
 
 
 def _status(out: Path, cell: Cell) -> str | None:

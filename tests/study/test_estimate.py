@@ -1,0 +1,43 @@
+import math
+
+import numpy as np
+import pytest
+
+from hounsfield.study.estimate import estimate, visible
+from hounsfield.study.plan import plan
+from hounsfield.study.run import run
+
+SPARK = {
+    "spark": {
+        "budget": {"steps": 3}, "batch_size": 8, "image_size": 64, "options": {"decoder_width": 32}
+    }
+}  # fmt: skip
+
+
+def test_a_dry_run_counts_what_is_left_and_writes_nothing(study, tmp_path):
+    planned = plan(study(arms=["scratch", "spark"], pretrain=SPARK))
+    seen = estimate(planned, tmp_path / "out")
+    assert (seen.cells, seen.cells_left, seen.pretrainings_left) == (8, 8, 1)
+    assert seen.pretrain_hours > 0
+    assert seen.cell_hours > 0
+    assert (seen.patients, seen.comparisons) == (4, 1)
+    assert not (tmp_path / "out").exists()
+    text = "\n".join(seen.lines())
+    assert "cells: 8, of which 8 are left" in text
+    assert "with 4 test patients and 1 comparisons" in text
+
+
+def test_a_dry_run_of_a_finished_study_has_nothing_left(study, tmp_path):
+    planned = plan(study(repeats=1, fractions=[1.0]))
+    run(planned, tmp_path)
+    seen = estimate(planned, tmp_path)
+    assert (seen.cells_left, seen.cell_hours, seen.pretrain_hours) == (0, 0, 0)
+    assert math.isnan(seen.smallest_effect)  # a single arm is compared with nothing
+
+
+def test_more_patients_and_repeats_see_smaller_effects_and_more_comparisons_larger_ones():
+    base = visible(16, 5, 1)
+    # two-sided t on about 15 degrees of freedom: (2.13 + 0.87) standard errors
+    assert base == pytest.approx(3.0 * np.sqrt(0.255**2 / 16 + 0.036**2 / 5), rel=0.08)
+    assert visible(50, 5, 1) < base < visible(10, 5, 1)
+    assert visible(16, 10, 1) < base < visible(16, 5, 4)
