@@ -9,7 +9,7 @@ from hounsfield.config import parse
 from hounsfield.errors import ConfigError
 from hounsfield.methods.spark import SparK, SparKConfig
 from hounsfield.models.backbone import create
-from hounsfield.models.tiles import Layout
+from hounsfield.models.layout import Layout
 from reference.masked_dense import masked_spark_loss
 
 

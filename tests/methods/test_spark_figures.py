@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hounsfield.methods.spark import SparK, SparKConfig
 from hounsfield.models.backbone import Backbone
-from hounsfield.models.tiles import Layout
+from hounsfield.models.layout import Layout
 
 FIGURES: Mapping[str, Any] = json.loads(
     (Path(__file__).parents[1] / "reference" / "spark_figures.json").read_text()

@@ -12,7 +12,7 @@ from hounsfield.methods import find
 from hounsfield.methods.base import Method
 from hounsfield.models.backbone import create
 from hounsfield.models.gather import gather, own_rows, processes, synchronise
-from hounsfield.models.tiles import Layout
+from hounsfield.models.layout import Layout
 
 OPTIONS = {
     "byol": {"hidden_dim": 32, "projection_dim": 16},

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hounsfield.errors import ConfigError
 from hounsfield.models.backbone import Backbone, create
-from hounsfield.models.tiles import Layout, TileEncoder
+from hounsfield.models.layout import Layout, Reach
+from hounsfield.models.tiles import TileEncoder
 from reference.masked_dense import Mask, masked_maps
 
 BACKBONES = (
@@ -204,7 +205,7 @@ def test_an_exchanged_layer_is_found(chance: torch.Generator) -> None:
     largest = encoder(layout.pack(images), layout)[4]
 
     # Every pixel of the stem is now 1, so the tiles of all images and places look alike inside.
-    inside = layout.halo(largest, before=0, after=0)[:, :, 2:-2, 2:-2]
+    inside = layout.halo(largest, Reach(1, 1, 1, before=0, after=0))[:, :, 2:-2, 2:-2]
     assert torch.allclose(inside, inside[:1, :, :1, :1].expand_as(inside), atol=1e-5)
 
 

@@ -1,6 +1,7 @@
-"""SparK's encoder the slow, obvious way: dense layers, and hidden pixels put to zero after each.
+"""SparK's encoder the obvious way: dense layers that see zeros where the image is hidden.
 
-What the paper describes and its authors' code does, with one difference: the mask is an argument.
+Hidden pixels are put to zero before every layer that looks around, and norms and squeezes count the
+visible ones only: what the paper describes and its authors' code computes. The mask is an argument.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm2d
 from timm.layers.grn import GlobalResponseNorm
 from timm.layers.squeeze_excite import SEModule
 from timm.models._efficientnet_blocks import SqueezeExcite
@@ -44,7 +44,7 @@ class Mask:
 def masked_maps(net: nn.Module, images: Tensor, mask: Mask) -> list[Tensor]:
     """All feature maps of a timm network, zero where hidden; the last as its head would get it."""
     with _masked(net, mask):
-        last, maps = net.forward_intermediates(mask.hide(images))
+        last, maps = net.forward_intermediates(images)
     return [mask.hide(each) for each in (*maps[:-1], last)]
 
 
@@ -94,10 +94,10 @@ def _masked(net: nn.Module, mask: Mask) -> Iterator[None]:
 Forward = Callable[..., Tensor]
 
 
-def _then_hide(forward: Forward, layer: nn.Module, mask: Mask, maps: Tensor) -> Tensor:
-    """Dense, then zeros where hidden; what an image was squeezed to has no pixels to hide."""
-    out = forward(layer, maps)
-    return mask.hide(out) if maps.shape[2] > 1 or mask.patches.shape[2] == 1 else out
+def _hide_first(forward: Forward, layer: Any, mask: Mask, maps: Tensor) -> Tensor:
+    """Zeros where hidden, then dense; a layer that looks at one pixel needs no zeros."""
+    alone = layer.kernel_size in (1, (1, 1))
+    return forward(layer, maps if alone else mask.hide(maps))
 
 
 def _batch_norm(forward: Forward, layer: Any, mask: Mask, maps: Tensor) -> Tensor:
@@ -140,27 +140,17 @@ def _visible_mean(mask: Mask, maps: Tensor) -> Tensor:
     return (maps * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True)
 
 
-def _linear(forward: Forward, layer: nn.Linear, mask: Mask, maps: Tensor) -> Tensor:
-    """Pixel by pixel, channels last; then zeros where hidden."""
-    return _channels_last(mask, forward(layer, maps))
-
-
 def _response_norm(forward: Forward, layer: GlobalResponseNorm, mask: Mask, maps: Tensor) -> Tensor:
     """The norm is that of the visible pixels; the layer may hold its channels last."""
-    hide = partial(_channels_last, mask) if layer.channel_dim == -1 else mask.hide
-    return hide(forward(layer, hide(maps)))
-
-
-def _channels_last(mask: Mask, maps: Tensor) -> Tensor:
-    return mask.hide(maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    if layer.channel_dim != -1:
+        return forward(layer, mask.hide(maps))
+    return forward(layer, mask.hide(maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
 RULES: dict[type[nn.Module], Callable[..., Tensor]] = {
-    nn.Conv2d: _then_hide,
-    nn.MaxPool2d: _then_hide,
-    nn.AvgPool2d: _then_hide,
-    LayerNorm2d: _then_hide,
-    nn.Linear: _linear,
+    nn.Conv2d: _hide_first,
+    nn.MaxPool2d: _hide_first,
+    nn.AvgPool2d: _hide_first,
     _BatchNorm: _batch_norm,
     nn.GroupNorm: _group_norm,
     GlobalResponseNorm: _response_norm,

@@ -28,7 +28,8 @@ from hounsfield.methods.base import Method, Plateau, Step, expect
 from hounsfield.models.backbone import Backbone
 from hounsfield.models.decoder import Decoder
 from hounsfield.models.gather import gather
-from hounsfield.models.tiles import Layout, TileEncoder
+from hounsfield.models.layout import Layout
+from hounsfield.models.tiles import TileEncoder
 
 
 class SparKConfig(Config):

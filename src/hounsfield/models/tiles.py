@@ -1,11 +1,9 @@
 """SparK's encoder run on visible patches only: what is hidden is never computed.
 
-Every image of a batch keeps the same number of patches, so their pieces of a feature map, the
-tiles, pack into one dense tensor without a hole: a strip `(batch, channels, kept * side, side)`, an
-image's tiles one above the other. On a strip, pointwise layers, batch norm, and whatever sums over
-an image's pixels (group norm, squeeze and excitation, stochastic depth) run as they are and see
-visible pixels only. A convolution or a pool that looks further first gathers a halo around each
-tile from the neighbouring tiles, zeros where those are hidden, and then runs without padding.
+On a strip of tiles (see `layout`), pointwise layers, batch norm, and whatever sums over an image's
+pixels (group norm, squeeze and excitation, stochastic depth) run as they are and see visible pixels
+only. A convolution or a pool first gathers what it sees around each tile from the neighbouring
+tiles, zeros where those are hidden, and then runs without padding.
 
 The result is that of the dense network with its hidden pixels set to zero before every layer, as in
 Tian et al. 2023, arXiv 2301.03580, section 3.1. Shapes follow from the configuration alone and the
@@ -25,96 +23,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hounsfield.errors import ConfigError
 from hounsfield.models.backbone import Backbone
+from hounsfield.models.layout import Layout, Reach, as_strip
 
 LARGEST_MAP = 4  # the stride at which the paper's pyramid starts; above it is the stem's
-
-
-class Layout:
-    """Which patches of a batch are visible, and where each tile finds its neighbours.
-
-    Attributes:
-        visible: Visible patches of each image, `(batch, kept)`, numbered row by row, ascending.
-        grid: Rows and columns of patches in an image.
-    """
-
-    def __init__(self, visible: Tensor, *, grid: tuple[int, int]) -> None:
-        self.visible = visible
-        self.grid = grid
-        batch, kept = visible.shape
-        order = torch.arange(batch * kept, device=visible.device).view(batch, kept)
-        absent = visible.new_full((batch, grid[0] * grid[1]), -1)
-        self.slots = absent.scatter(1, visible, order)  # place in the pack, -1 where hidden
-        self._sources: dict[tuple[int, int, int], Tensor] = {}
-
-    @property
-    def hidden(self) -> Tensor:
-        """Which patches are hidden, `(batch, patches)`, boolean."""
-        return self.slots < 0
-
-    def pack(self, images: Tensor) -> Tensor:
-        """The visible patches of images `(batch, channels, height, width)`, as a strip."""
-        (rows, columns), (batch, kept) = self.grid, self.visible.shape
-        channels, side = images.shape[1], images.shape[2] // rows
-        cut = images.reshape(batch, channels, rows, side, columns, side)
-        patches = cut.permute(0, 2, 4, 3, 5, 1).reshape(batch * rows * columns, -1)
-        tiles = patches.index_select(0, self._places())
-        return tiles.reshape(batch, kept * side, side, channels).permute(0, 3, 1, 2)
-
-    def unpack(self, strip: Tensor, fill: Tensor) -> Tensor:
-        """Whole maps `(batch, channels, height, width)`, `fill` `(channels,)` where hidden."""
-        (rows, columns), side, channels = self.grid, strip.shape[3], strip.shape[1]
-        batch = len(strip)
-        blank = fill.to(strip.dtype).expand(batch * rows * columns, side, side, channels)
-        tiles = strip.permute(0, 2, 3, 1).reshape(-1, side, side, channels)
-        patches = blank.index_copy(0, self._places(), tiles)
-        whole = patches.view(batch, rows, columns, side, side, channels).permute(0, 5, 1, 3, 2, 4)
-        return whole.reshape(batch, channels, rows * side, columns * side)
-
-    def halo(self, strip: Tensor, *, before: int, after: int, outside: float = 0.0) -> Tensor:
-        """Tiles with their surroundings, `(batch * kept, channels, reach, reach)`.
-
-        Args:
-            strip: `(batch, channels, kept * side, side)`.
-            before: Pixels to gather above and left of each tile; `reach = before + side + after`.
-            after: Pixels to gather below and to the right.
-            outside: The value beyond the image; that of a hidden pixel is 0.
-        """
-        channels, side = strip.shape[1], strip.shape[3]
-        reach = before + side + after
-        rows = strip.permute(0, 2, 3, 1).reshape(-1, channels)
-        if reach > side:
-            ends = (rows.new_zeros(1, channels), rows.new_full((1, channels), outside))
-            rows = torch.cat([rows, *ends]).index_select(0, self.sources(side, before, after))
-        return rows.view(-1, reach, reach, channels).permute(0, 3, 1, 2)
-
-    def sources(self, side: int, before: int, after: int) -> Tensor:
-        """For every pixel of every tile with its halo, the packed pixel that it shows.
-
-        Computed once a batch for all layers that look equally far. Two numbers beyond the last
-        pixel stand for a hidden pixel and for one outside the image.
-        """
-        key = (side, before, after)
-        if key not in self._sources:
-            self._sources[key] = self._find_sources(side, before, after)
-        return self._sources[key]
-
-    def _find_sources(self, side: int, before: int, after: int) -> Tensor:
-        (rows, columns), pixels = self.grid, self.visible.numel() * side**2
-        steps = torch.arange(-before, side + after, device=self.visible.device)
-        patch_steps = steps.div(side, rounding_mode="floor")
-        row = (self.visible // columns)[..., None, None] + patch_steps[:, None]
-        column = (self.visible % columns)[..., None, None] + patch_steps
-        inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-        patch = row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
-        slot = self.slots.gather(1, patch.flatten(1)).view_as(patch)  # (batch, kept, reach, reach)
-        within = steps - patch_steps * side
-        pixel = slot * side**2 + within[:, None] * side + within
-        return pixel.where(slot >= 0, pixels).where(inside, pixels + 1).flatten()
-
-    def _places(self) -> Tensor:
-        """Of every tile, its patch's number within the batch, `(batch * kept,)`."""
-        first = torch.arange(len(self.visible), device=self.visible.device) * self.slots.shape[1]
-        return (self.visible + first[:, None]).flatten()
+SMALL_SIDE = 2  # of a tile: up to here a matrix product beats convolution libraries by 2 to 4 times
 
 
 class TileEncoder:
@@ -155,43 +67,47 @@ class TileEncoder:
 class _OnTiles(nn.Module):
     """A layer that looks around, with its padding found in the neighbouring tiles."""
 
-    def __init__(self, layer: Any, *, before: int, after: int) -> None:
+    def __init__(self, layer: Any, reach: Reach) -> None:
         super().__init__()
-        self.layer, self.before, self.after = layer, before, after
-        self.unpadded, self.outside = _WINDOWED[type(layer)]
+        self.layer, self.reach = layer, reach
+        self.compute = _WINDOWED[type(layer)]
 
     def forward(self, strip: Tensor, layout: Layout) -> Tensor:
-        tiles = layout.halo(
-            strip, before=self.before, after=self.after, outside=self.outside
-        )  # (batch * kept, channels, reach, reach)
-        return _as_strip(self.unpadded(self.layer, tiles), batch=len(strip))
+        return self.compute(self.layer, strip, self.reach, layout)
 
 
-def _convolve(layer: nn.Conv2d, tiles: Tensor) -> Tensor:
-    return F.conv2d(tiles, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
+def _convolve(layer: nn.Conv2d, strip: Tensor, reach: Reach, layout: Layout) -> Tensor:
+    weight, bias = layer.weight, layer.bias
+    if reach.kernel == 1 and layer.groups == 1:
+        pixels = strip.permute(0, 2, 3, 1)[:, :: reach.stride, :: reach.stride]
+        return F.linear(pixels, weight.flatten(1), bias).permute(0, 3, 1, 2)
+    side = strip.shape[3] // reach.stride
+    if side <= SMALL_SIDE and layer.groups == 1:
+        weights = weight.permute(0, 2, 3, 1).flatten(1)  # (out channels, kernel * kernel * in)
+        pixels = F.linear(layout.columns(strip, reach), weights, bias)
+        return pixels.view(len(strip), -1, side, len(weight)).permute(0, 3, 1, 2)
+    tiles = layout.halo(strip, reach)
+    tiles = F.conv2d(tiles, weight, bias, layer.stride, 0, layer.dilation, layer.groups)
+    return as_strip(tiles, batch=len(strip))
 
 
-def _max_pool(layer: nn.MaxPool2d, tiles: Tensor) -> Tensor:
-    return F.max_pool2d(tiles, layer.kernel_size, layer.stride, 0, layer.dilation)
+def _max_pool(layer: nn.MaxPool2d, strip: Tensor, reach: Reach, layout: Layout) -> Tensor:
+    tiles = layout.halo(strip, reach, outside=-torch.inf)
+    tiles = F.max_pool2d(tiles, layer.kernel_size, layer.stride, 0, layer.dilation)
+    return as_strip(tiles, batch=len(strip))
 
 
-def _avg_pool(layer: nn.AvgPool2d, tiles: Tensor) -> Tensor:
-    return F.avg_pool2d(tiles, layer.kernel_size, layer.stride)
+def _avg_pool(layer: nn.AvgPool2d, strip: Tensor, reach: Reach, layout: Layout) -> Tensor:
+    tiles = F.avg_pool2d(layout.halo(strip, reach), layer.kernel_size, layer.stride)
+    return as_strip(tiles, batch=len(strip))
 
 
-# What looks around: how it runs unpadded, and the value that it finds beyond the image.
-_WINDOWED: Mapping[type[nn.Module], tuple[Callable[[Any, Tensor], Tensor], float]] = {
-    nn.Conv2d: (_convolve, 0.0),
-    timm_layers.Conv2dSame: (_convolve, 0.0),
-    nn.MaxPool2d: (_max_pool, -torch.inf),
-    nn.AvgPool2d: (_avg_pool, 0.0),
+_WINDOWED: Mapping[type[nn.Module], Callable[[Any, Tensor, Reach, Layout], Tensor]] = {
+    nn.Conv2d: _convolve,
+    timm_layers.Conv2dSame: _convolve,
+    nn.MaxPool2d: _max_pool,
+    nn.AvgPool2d: _avg_pool,
 }
-
-
-def _as_strip(tiles: Tensor, *, batch: int) -> Tensor:
-    """Tiles `(batch * kept, channels, side, side)` as a strip."""
-    _, channels, _, side = tiles.shape
-    return tiles.permute(0, 2, 3, 1).reshape(batch, -1, side, channels).permute(0, 3, 1, 2)
 
 
 class _Pyramid(nn.Module):
@@ -286,9 +202,6 @@ def _put_on_tiles(graph: fx.Graph, backbone: Backbone) -> list[nn.Module]:
 
 def _exact_as_it_is(node: fx.Node, layer: nn.Module | None) -> bool:
     """Whether the node computes on a strip what it computes on masked maps."""
-    if isinstance(layer, nn.Conv2d):
-        alone = (layer.kernel_size, layer.stride, layer.padding) == ((1, 1), (1, 1), (0, 0))
-        return alone and type(layer) in (nn.Conv2d, timm_layers.Conv2dSame)
     if isinstance(layer, nn.Dropout):
         return layer.p == 0.0
     if layer is not None:
@@ -331,7 +244,8 @@ def _on_tiles(layer: Any) -> _OnTiles | None:
         return None
     if before > 0 and not getattr(layer, "count_include_pad", True):
         return None  # the divisor would depend on the place
-    return _OnTiles(layer, before=before, after=max(after, 0))
+    reach = Reach(kernel, stride, dilation, before=before, after=max(after, 0))
+    return _OnTiles(layer, reach)
 
 
 def _side(size: int | str | tuple[int, ...]) -> int | None:
