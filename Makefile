@@ -31,7 +31,7 @@ check: .venv/installed-test
 	$(BIN)/lint-imports
 
 real: install
-	$(BIN)/python examples/real_ct/run.py --ct $(CT) --out out/real
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/real_ct/run.sh $(CT) out/real
 
 bench: .venv/installed-test
 	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done

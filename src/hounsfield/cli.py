@@ -268,5 +268,22 @@ def export(
     typer.echo(f"Export: {write(run, out, kind=kind)}")
 
 
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="A folder; the same command goes on in it.")] = Path(
+        "hounsfield-demo"
+    ),
+    jobs: Annotated[int, typer.Option(min=1, help="Cells side by side.")] = 2,
+) -> None:
+    """Go the whole way on a phantom archive: DICOM, store, pre-trainings, study, report."""
+    from hounsfield.demo import demo as go
+    from hounsfield.report.study_folder import read
+    from hounsfield.report.table import show
+
+    done = go(out, jobs=jobs, say=typer.echo)
+    show(read(done.study))
+    typer.echo(f"Report: {done.page}")
+
+
 if __name__ == "__main__":
     main()

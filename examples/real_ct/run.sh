@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Four archives into stores, then the study and its report. Goes on where it was interrupted.
+# usage: run.sh CT OUT
+set -euo pipefail
+ct=$1 out=$2
+here=$(dirname "$0")
+
+store() { # name, then what `ingest` takes
+    local name=$1
+    shift
+    [ -e "$out/stores/$name" ] || hounsfield ingest "$@" --out "$out/stores/$name" --size 96 --workers 2
+}
+
+store ich "$ct/ich" --labels "$ct/ich/labels.csv"
+store sts "$ct/sts/dicom" --labels "$ct/sts/labels.csv"
+store lung "$ct/lung"
+store lidc "$ct/lidc"
+hounsfield study "$here/study.toml" --out "$out/study"
+hounsfield report "$out/study"

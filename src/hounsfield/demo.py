@@ -1,0 +1,51 @@
+"""The whole way on a phantom archive: DICOM, store, pre-trainings, study, report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from hounsfield.data.ingest import ingest
+from hounsfield.data.phantom import phantom
+from hounsfield.files import write_text
+from hounsfield.report.make import report
+from hounsfield.study.config import load_study
+from hounsfield.study.plan import plan
+from hounsfield.study.run import run
+
+PATIENTS = 48
+SEED = 0
+SIZE_PX = 64
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demo leaves: its study and its page."""
+
+    study: Path
+    page: Path
+
+
+def demo(out: Path, *, jobs: int, say: Callable[[str], None]) -> Demo:
+    """Make a phantom archive in `out` and run a study on it; what is finished is not redone.
+
+    Args:
+        out: A new folder, or one that an earlier call began.
+        jobs: Cells side by side.
+        say: Called with one line before every stage.
+
+    Raises:
+        HounsfieldError: As the stages do.
+    """
+    archive, store, study_file = out / "archive", out / "store", out / "study.toml"
+    if not archive.exists():
+        say(f"1/4  phantom: {PATIENTS} patients as DICOM in {archive}")
+        phantom(archive, patients=PATIENTS, seed=SEED)
+    if not store.exists():
+        say(f"2/4  ingest: {archive} into {store}")
+        ingest([archive], store, labels=archive / "labels.csv", size=SIZE_PX, workers=jobs)
+    say(f"3/4  study: {study_file}")
+    write_text(study_file, resources.files("hounsfield").joinpath("demo.toml").read_text())
+    run(plan(load_study(study_file)), out / "study", jobs=jobs)
+    say("4/4  report")
+    return Demo(out / "study", report(out / "study", out / "study" / "report"))
