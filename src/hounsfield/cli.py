@@ -285,5 +285,44 @@ def demo(
     typer.echo(f"Report: {done.page}")
 
 
+@app.command()
+def thin(
+    path: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")],
+    out: Annotated[Path, typer.Option(help="The thinner store.")],
+    distance: Annotated[
+        int, typer.Option(help="Slices whose hashes differ in so many bits or fewer are alike.")
+    ] = 6,
+) -> None:
+    """Drop near-duplicate slices within every volume of a store."""
+    from hounsfield.data.store import Store
+    from hounsfield.data.thin import lines
+    from hounsfield.data.thin import thin as drop
+
+    for line in lines(drop(Store.open(path), out, distance=distance), distance):
+        typer.echo(line)
+    typer.echo(f"Store: {out}, curve in {out / 'thinning.svg'}")
+
+
+@app.command()
+def leaks(
+    paths: Annotated[list[Path], typer.Argument(metavar="STORE...", help="One or more stores.")],
+) -> None:
+    """Find what test and validation slices share with all that a network may have seen."""
+    from hounsfield.data.leaks import leaks as find
+    from hounsfield.data.leaks import sides_of
+    from hounsfield.data.store import Store
+
+    pairs, unsplit = sides_of([Store.open(path) for path in paths])
+    found = [leak for judged, seen in pairs for leak in find(seen, [judged])]
+    if not pairs:
+        typer.echo(f"No test or validation slices in {', '.join(unsplit)}: nothing to leak into.")
+    for leak in found:
+        typer.echo(f"{leak.kind}: {leak}")
+    if pairs and not found:
+        typer.echo("No leak: no shared patient, no equal slice, no near-duplicate slice.")
+    if any(leak.kind != "near-duplicate" for leak in found):
+        raise typer.Exit(2)
+
+
 if __name__ == "__main__":
     main()

@@ -109,6 +109,10 @@ def assemble(
         unmatched = tuple(" + ".join(map(str, row)) for row in missed.select(labels.form).rows())
     index = _index(slices, before)
     _check_splits(index)
+    # A patient's slices without a label stand on the side of those with one.
+    index = index.with_columns(
+        pl.coalesce("split", pl.col("split").drop_nulls().first().over("patient")).alias("split")
+    )
     refused = sorted(set(refusals), key=lambda one: (one.file, one.reason))
     flow = _flow(slices, index, refused, notes, unmatched)
     if before is None or len(slices):

@@ -41,11 +41,10 @@ MATRIX = 128
 # clearly short of perfect.
 BLEED_PATIENTS = 0.6  # share of patients with a bleed near or in the scanned part of the head
 BLEED_HU = (65.0, 80.0)
-BLEED_KINDS = ("brain", "skull", "ventricle")  # few patients do not show them all
-BLEED_RADIUS_MM = (10.0, 17.0)  # in the plane, of a bleed within the brain
+BLEED_RADIUS_MM = (11.0, 18.0)  # in the plane
 BLEED_HALF_HEIGHT_MM = (14.0, 26.0)
 BLEED_SEEN_MM2 = 60.0  # a slice is called positive from this area of blood on
-NOISE_HU = (4.0, 9.0)  # standard deviation after the kernel
+NOISE_HU = (3.0, 6.0)  # standard deviation after the kernel
 OFFSET_MM = 12.0  # standard deviation of a body's place on the table
 DECOYS = 1.5  # bright things that are no bleed, in the mean a head
 ROLL_RAD = 0.3  # standard deviation of how a trunk is turned on the table
@@ -257,7 +256,7 @@ def _head(rng: Generator) -> Scan:
     z_mm = start + HEAD_STEP_MM * np.arange(HEAD_SLICES)
     bleed = [0] * HEAD_SLICES
     if rng.random() < BLEED_PATIENTS:
-        lesion = _bleed(rng, brain, at, z_mm, float(tilt))
+        lesion = _bleed(rng, brain, at, z_mm)
         bleed = [int(_area_mm2(lesion, z) >= BLEED_SEEN_MM2) for z in z_mm]
         parts.append(lesion)
     return Scan(
@@ -279,26 +278,14 @@ def _bleed(
     brain: tuple[float, float, float],
     at: Placed,
     z_mm: NDArray[np.floating[Any]],
-    tilt: float,
 ) -> Ellipsoid:
-    """A bleed within the brain, along the skull or in a ventricle.
+    """A bleed whose middle is uniform over the scan and beyond its ends by its own half height.
 
-    Its middle is uniform over the scan and beyond its ends by its own half height, so every level
-    of the scan is as likely to lie inside it as any other.
+    So every level of the scan is as likely to lie inside it as any other.
     """
     half = rng.uniform(*BLEED_HALF_HEIGHT_MM)
     z = rng.uniform(z_mm[0] - half, z_mm[-1] + half)
     blood_hu = float(rng.uniform(*BLEED_HU))
-    kind = rng.choice(BLEED_KINDS)
-    if kind == "ventricle":
-        side = float(rng.choice([-1, 1]))
-        radii = (float(rng.uniform(7, 10)), float(rng.uniform(20, 28)), half)
-        return Ellipsoid(at(side * 11, -16, z), radii, blood_hu, tilt)
-    if kind == "skull":
-        angle = float(rng.uniform(0, 2 * np.pi))
-        thick, long = float(rng.uniform(5, 8)), float(rng.uniform(24, 36))
-        x, y = 0.78 * brain[0] * np.cos(angle), 0.78 * brain[1] * np.sin(angle)
-        return Ellipsoid(at(x, y, z), (thick, long, half), blood_hu, angle + tilt)
     x, y = _in_disc(rng, 0.5 * brain[0], 0.5 * brain[1])
     radii = (float(rng.uniform(*BLEED_RADIUS_MM)), float(rng.uniform(*BLEED_RADIUS_MM)), half)
     return Ellipsoid(at(x, y, z), radii, blood_hu, float(rng.uniform(0, np.pi)))
