@@ -1,0 +1,263 @@
+"""Kill it anywhere: SIGKILL from outside, the same command again, the same bytes in the end.
+
+`KILLS=1` (the default) kills each kind of work once, where it hurts. More kills (`make soak`) take
+every method, strike at random moments and at every phase in turn, and print which they hit.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import hounsfield
+from hounsfield.cli import main
+from hounsfield.data.phantom import phantom
+from hounsfield.seeding import stream
+
+KILLS = int(os.environ.get("KILLS", "1"))
+METHODS = ["spark", "moco_v2", "byol", "swav"]
+PRELOADED = [
+    "hounsfield.study.run",
+    "hounsfield.data.ingest",
+    "hounsfield.report.table",
+    "lightning_fabric",
+]
+
+PRETRAIN = """
+method = "{method}"
+stores = ["{store}"]
+backbone = "resnet10_tiny"
+image_size = 64
+batch_size = 8
+budget.steps = 24
+device = "cpu"
+[loop]
+log_every = 3
+watch_every = 8
+checkpoint_every = 2
+ema = 0.9
+tensorboard = false
+[spark]
+decoder_width = 32
+[moco_v2]
+queue_size = 32
+[byol]
+hidden_dim = 64
+projection_dim = 16
+[swav]
+prototypes = 16
+hidden_dim = 64
+projection_dim = 16
+queue_size = 16
+queue_from = 0.2
+"""
+
+STUDY = """
+arms = ["scratch", "moco_v2"]
+backbone = "resnet10_tiny"
+image_size = 32
+fractions = [1.0]
+repeats = 1
+device = "cpu"
+budget = {{ steps = 4, batch = 8, lr = 0.001, looks = 1 }}
+stores = {{ ct = "{store}" }}
+tasks.bleed = {{ store = "ct", label = "bleed" }}
+[pretrain.moco_v2]
+batch_size = 8
+budget = {{ steps = 6 }}
+loop = {{ checkpoint_every = 2, tensorboard = false }}
+moco_v2 = {{ queue_size = 32 }}
+"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A command, and what can be seen of it from outside.
+
+    Attributes:
+        command: From an output to the arguments of `hounsfield`.
+        phase: From an output to the name of what is being done.
+        phases: That must each be hit in a soak.
+        sore: The phase that a single kill hits.
+        result: Patterns of the files that must come out the same.
+    """
+
+    command: Callable[[Path], list[str]]
+    phase: Callable[[Path], str]
+    phases: tuple[str, ...]
+    sore: str
+    result: tuple[str, ...]
+
+
+def pretrain_phase(out):
+    if not (out / "config.json").exists():
+        return "starting"
+    if any((out / "checkpoints").glob(".step-*.part")):
+        return "writing a checkpoint"
+    if any(out.glob("*encoder.safetensors*")):
+        return "finishing"
+    return "in a step" if any((out / "checkpoints").glob("step-*")) else "before a checkpoint"
+
+
+def ingest_phase(out):
+    staging = out.parent / f".{out.name}.ingest"
+    if out.exists():
+        return "finishing"
+    if any(out.parent.glob(f".{out.name}.*.part")):
+        return "joining"
+    if any(staging.glob("*.json")):
+        return "converting"
+    return "reading headers" if staging.exists() else "starting"
+
+
+def study_phase(out):
+    cells = out / "cells"
+    if any(out.glob("*results*")):
+        return "judging"
+    if any(cells.glob(".*.part")):
+        return "writing a cell"
+    if cells.exists() and any(cells.iterdir()):
+        return "between cells"
+    if any(out.glob("pretrain/*/run.json")):
+        return "in the first cell"
+    return "pre-training" if any(out.glob("pretrain/*/config.json")) else "starting"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment():
+    """Children find the package that is tested, and share the cores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(hounsfield.__file__).parents[1]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory):
+    place = tmp_path_factory.mktemp("scans")
+    phantom(place / "dicom", patients=6, seed=0)
+    run(ingest_command(place)(place / "store"))
+    return place
+
+
+def ingest_command(scans):
+    def command(out):
+        labels, key = str(scans / "dicom/labels.csv"), str(scans / "key")
+        fixed = ["--labels", labels, "--size", "64", "--workers", "2", "--key", key]
+        return ["ingest", str(scans / "dicom"), "--out", str(out), *fixed]
+
+    return command
+
+
+def work(kind, scans, tmp_path):
+    store = scans / "store"
+    if kind == "ingest":
+        phases = ("reading headers", "converting", "joining")
+        result = ("store.json", "index.parquet", "refused.csv", "shards/*.npy")
+        return Work(ingest_command(scans), ingest_phase, phases, "converting", result)
+    if kind == "study":
+        (tmp_path / "study.toml").write_text(STUDY.format(store=store))
+        phases = ("pre-training", "in the first cell", "between cells", "writing a cell")
+        result = ("results.parquet", "cells/*/scores.parquet", "pretrain/*/encoder.safetensors")
+        return Work(
+            lambda out: ["study", str(tmp_path / "study.toml"), "--out", str(out)],
+            study_phase,
+            phases,
+            "between cells",
+            result,
+        )
+    (tmp_path / "pretrain.toml").write_text(PRETRAIN.format(method=kind, store=store))
+    phases = ("before a checkpoint", "in a step", "writing a checkpoint")
+    return Work(
+        lambda out: ["pretrain", str(tmp_path / "pretrain.toml"), "--out", str(out)],
+        pretrain_phase,
+        phases,
+        "in a step",
+        ("encoder.safetensors", "metrics.jsonl"),
+    )
+
+
+def start(arguments):
+    """`hounsfield` with these arguments, in a fresh process that has its imports behind it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    before = sys.argv
+    sys.argv = ["hounsfield", *arguments]
+    try:
+        process = context.Process(target=main)
+        process.start()
+    finally:
+        sys.argv = before
+    return process
+
+
+def run(arguments):
+    process = start(arguments)
+    process.join()
+    assert process.exitcode == 0
+
+
+def kill(process, out, work, *, after_s=0.0, phase=None):
+    """Stop the process, see what it was at, kill it; None if it had ended before."""
+    began = time.monotonic()
+    while process.is_alive():
+        waited = time.monotonic() - began >= after_s
+        if waited and (phase is None or work.phase(out) == phase):
+            os.kill(process.pid, signal.SIGSTOP)
+            hit = work.phase(out)
+            if phase is None or hit == phase:
+                process.kill()
+                process.join()
+                return hit if process.exitcode == -signal.SIGKILL else None
+            os.kill(process.pid, signal.SIGCONT)
+        time.sleep(0.0005)
+    process.join()
+    assert process.exitcode == 0
+    return None
+
+
+def content(out, work):
+    files = sorted(path for pattern in work.result for path in out.glob(pattern))
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+@pytest.mark.timeout(3600 if KILLS > 1 else 300)
+@pytest.mark.parametrize("kind", ["ingest", "study", *(METHODS if KILLS > 1 else METHODS[:1])])
+def test_a_killed_run_that_is_started_again_ends_with_the_same_bytes(kind, scans, tmp_path, capsys):
+    job = work(kind, scans, tmp_path)
+    began = time.monotonic()
+    run(job.command(tmp_path / "whole"))
+    lasts_s = time.monotonic() - began
+    whole = content(tmp_path / "whole", job)
+    hits, runs, out = Counter(), 0, tmp_path / "killed0"
+    while sum(hits.values()) < KILLS or (KILLS > 1 and set(job.phases) - set(hits)):
+        tried = sum(hits.values())
+        missing = [phase for phase in job.phases if not hits[phase]]
+        if KILLS == 1:
+            aim = {"phase": job.sore}
+        elif tried % 2 and missing:
+            aim = {"phase": missing[0]}
+        else:
+            aim = {"after_s": stream(0, kind, tried, runs).uniform(0, lasts_s)}
+        hit = kill(start(job.command(out)), out, job, **aim)
+        if hit is not None:
+            hits[hit] += 1
+            continue
+        assert content(out, job) == whole
+        runs, out = runs + 1, tmp_path / f"killed{runs + 1}"
+        assert runs < 10 * KILLS, f"the phases {missing} are never hit"
+    if out.exists() or any(tmp_path.glob(f".{out.name}.*")):
+        run(job.command(out))
+        assert content(out, job) == whole
+    assert not list(tmp_path.glob(".*.part"))
+    assert len(whole) >= len(job.result)
+    if KILLS > 1:
+        with capsys.disabled():
+            print(f"\n{kind}: {sum(hits.values())} kills", *sorted(hits.items()), sep="\n  ")  # noqa: T201
