@@ -1,16 +1,19 @@
 """Every method keeps every promise, and the contract notices one that does not."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from hounsfield import cli
 from hounsfield.config import Config
 from hounsfield.errors import ConfigError
 from hounsfield.methods import METHODS, find
 from hounsfield.methods.base import Method, Step
-from hounsfield.methods.contract import PROMISES, Subject, broken_promises, check
+from hounsfield.methods.contract import PROMISES, Subject, check, findings
 
 WRITTEN_OUT = ["byol", "moco_v2", "spark", "swav"]
 SMALL = {"spark": {"decoder_width": 32}, "byol": {"hidden_dim": 64}, "swav": {"hidden_dim": 64}}
@@ -23,7 +26,7 @@ def test_the_list_written_out_here_is_the_list_of_methods():
 @pytest.mark.parametrize("promise", PROMISES)
 @pytest.mark.parametrize("name", WRITTEN_OUT)
 def test_every_method_keeps_every_promise(name, promise):
-    assert list(PROMISES[promise](Subject(find(name), SMALL.get(name, {})))) == []
+    assert findings(promise, Subject(find(name), SMALL.get(name, {}))) == []
 
 
 class NoConfig(Config):
@@ -146,15 +149,44 @@ BREAKING = {
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_every_promise_is_broken_by_a_method_made_to_break_it(promise):
-    assert list(PROMISES[promise](Subject(BREAKING[promise]))) != []
+    assert findings(promise, Subject(BREAKING[promise])) != []
 
 
 def test_a_broken_contract_is_refused_with_the_promise_and_the_finding():
-    with pytest.raises(ConfigError, match=r"method Greedy breaks the contract\. refuses views"):
+    sentence = "refuses views that it cannot use: no views at all were accepted"
+    with pytest.raises(ConfigError, match=f"^method Greedy breaks the contract. {sentence}$"):
         check(Greedy)
-    assert broken_promises(Greedy) == [
-        "refuses views that it cannot use: no views at all were accepted"
-    ]
+
+
+class Half(Brightness):
+    def forward(self, views):
+        step = super().forward(views)
+        return Step(step.loss + 0 * torch.pdist(self.backbone(views[0]))[0])
+
+
+def test_an_exception_on_the_way_is_a_broken_promise():
+    (found,) = findings("bears_half_precision", Subject(Half))
+    assert found.startswith("NotImplementedError: ")
+
+
+def test_the_documented_method_of_your_own_keeps_every_promise(tmp_path, monkeypatch):
+    page = Path(__file__).parents[1] / "docs" / "methods" / "own.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "align.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    check(find("align:Align"))
+
+
+def test_the_verb_checks_a_method_from_outside(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from hounsfield.methods.moco_v2 import MoCoV2\n\nclass Mine(MoCoV2):\n    name = 'mine'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.argv", ["hounsfield", "contract", "mine:Mine"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == "mine:Mine keeps all 10 promises.\n"
 
 
 def test_a_method_is_found_by_import_path_and_by_entry_point(monkeypatch):

@@ -324,5 +324,19 @@ def leaks(
         raise typer.Exit(2)
 
 
+@app.command()
+def contract(
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="A method's name, or package.module:Class.")
+    ],
+) -> None:
+    """Check, in seconds, that a method keeps what the training and the study rely on."""
+    from hounsfield.methods import find
+    from hounsfield.methods.contract import PROMISES, check
+
+    check(find(method))
+    typer.echo(f"{method} keeps all {len(PROMISES)} promises.")
+
+
 if __name__ == "__main__":
     main()

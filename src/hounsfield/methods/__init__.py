@@ -45,7 +45,8 @@ def _import(path: str) -> "type[Method]":
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"method {path!r} cannot be imported: {error}. Is its package installed?"
+            f"method {path!r} cannot be imported: {error}. "
+            "Install its package, or put its folder on PYTHONPATH."
         ) from error
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise ConfigError(

@@ -69,9 +69,17 @@ def broken_promises(
     subject = Subject(kind, options or {}, backbone)
     return [
         f"{promise.replace('_', ' ')}: {what}"
-        for promise, check in PROMISES.items()
-        for what in check(subject)
+        for promise in PROMISES
+        for what in findings(promise, subject)
     ]
+
+
+def findings(promise: str, subject: Subject) -> list[str]:
+    """How the subject breaks one of `PROMISES`; an exception on the way breaks it as well."""
+    try:
+        return list(PROMISES[promise](subject))
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
 
 
 def _declares_itself(subject: Subject) -> Iterator[str]:
