@@ -49,6 +49,27 @@ def test_a_study_pretrains_fine_tunes_and_judges(study, tmp_path):
     assert tuple(small) == cell.rung.train
 
 
+def test_the_folder_says_what_was_seen_and_shows_the_surest_mistakes(study, tmp_path):
+    planned = plan(study(repeats=1, fractions=[1.0]))
+    run(planned, tmp_path)
+    facts = json.loads((tmp_path / "study.json").read_text())
+    assert facts["stores"]["ct"]["slices"] == 120
+    assert facts["stores"]["ct"]["units"] == {"hu": 120}
+    (counts,) = facts["tasks"]["lesion"]["counts"]
+    assert counts["test"]["1"] == {"patients": 2, "images": 6}
+    assert counts["test"]["0"] == {"patients": 4, "images": 18}
+    pictures = json.loads((tmp_path / "pictures" / "pictures.json").read_text())
+    assert len(pictures["montage"]) == 8  # two classes of four
+    scores = pl.read_parquet(next(tmp_path.glob("cells/*/scores.parquet"))).filter(split="test")
+    margin = (scores["logit_1"] - scores["logit_0"]) * (1 - 2 * scores["label"])
+    wrong = scores.filter(margin > 0)
+    surest = wrong[margin.filter(margin > 0).arg_sort(descending=True).to_list()]["slice"].to_list()
+    shown = [entry["slice"] for entry in pictures["mistakes"]]
+    assert shown == surest[:4]
+    for entry in pictures["montage"] + pictures["mistakes"]:
+        assert (tmp_path / "pictures" / entry["file"]).read_bytes().startswith(b"\x89PNG")
+
+
 def test_finished_cells_are_never_redone_and_failed_ones_are(study, tmp_path):
     planned = plan(study())
     run(planned, tmp_path)

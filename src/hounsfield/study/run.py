@@ -9,23 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from hounsfield import __version__
-from hounsfield.data.split import patients_hash
 from hounsfield.data.store import Store
 from hounsfield.errors import InterruptedRun, OutputError
-from hounsfield.files import disk_errors, write_json
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
 from hounsfield.progress import bar
 from hounsfield.study.parallel import one_by_one, side_by_side
+from hounsfield.study.pictures import write_pictures
 from hounsfield.study.plan import Cell, Plan, Pretraining
-from hounsfield.study.task import count
+from hounsfield.study.record import write_plan
 from hounsfield.train.pretrain import build, pretrain
 
-FORMAT_VERSION = 1
 SCORE_BYTES = 24  # of a row of scores.parquet, upper bound per class and row as measured
 CHECKPOINT_SHARES = 9  # two kept and one being written, each weights and two moments
 SPARE_BYTES = 50 * 2**20
@@ -68,13 +64,14 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
     claim(plan, out)
     with held(out):
         _tidy(plan, out)
-        write_plan(plan, out)
+        write_plan(plan, out, leaks={})
         missing = [one for one in plan.pretrainings.values() if not is_finished(out, one)]
         for one in missing:
             _pretrain(one, out)
         todo = [cell for cell in plan.cells if not is_finished(out, cell)]
         _run_cells(plan, out, todo, jobs=jobs)
         judge(out)
+        write_pictures(plan, out)
     return _outcome(plan, out, ran=len(todo))
 
 
@@ -140,80 +137,6 @@ def _method_bytes(one: Pretraining) -> int:
     corpus = sum(len(rows) for rows in rows_seen(one).values())
     state = build(one.config, corpus_size=corpus).state_dict().values()
     return sum(tensor.numel() * tensor.element_size() for tensor in state)
-
-
-def write_plan(plan: Plan, out: Path) -> None:
-    """Write `study.json`, `splits.parquet` and `ladders.parquet`."""
-    write_json(out / "study.json", _facts(plan))
-    splits = [
-        {"task": task, "fold": fold, "split": part, "patient": patient}
-        for (task, fold), split in plan.splits.items()
-        for part in ("train", "val", "test")
-        for patient in getattr(split, part)
-    ]
-    ladders = [
-        {
-            "task": task,
-            "fold": fold,
-            "repeat": repeat,
-            "fraction": fraction,
-            "split": part,
-            "patient": patient,
-        }
-        for (task, fold, repeat, fraction), rung in plan.ladders.items()
-        for part in ("train", "val")
-        for patient in getattr(rung, part)
-    ]
-    for name, table in (("splits", splits), ("ladders", ladders)):
-        frame = pl.DataFrame(table, infer_schema_length=None)
-        with disk_errors(out):
-            part = out / f".{name}.part"
-            frame.write_parquet(part)
-            part.replace(out / f"{name}.parquet")
-
-
-def _facts(plan: Plan) -> dict[str, Any]:
-    config = plan.config
-    return {
-        "format_version": FORMAT_VERSION,
-        "version": __version__,
-        "name": config.name,
-        "plan_hash": plan.hash,
-        "config": config.model_dump(mode="json"),
-        "tasks": {
-            name: {
-                "classes": list(task.classes),
-                "label": task.config.label,
-                "level": task.config.level,
-                "pool": task.config.pool,
-                "external": task.external is not None,
-                "patients": task.images["patient"].n_unique(),
-                "images": len(task.images),
-                "counts": [
-                    count(task, split) for (of, _), split in plan.splits.items() if of == name
-                ],
-            }
-            for name, task in plan.tasks.items()
-        },
-        "arms": {cell.arm: {"kind": cell.kind} for cell in plan.cells},
-        "fractions": list(config.fractions),
-        "repeats": config.repeats,
-        "folds": config.folds,
-        "protocols": list(config.protocols),
-        "primary": plan.primary and plan.primary.model_dump(mode="json"),
-        "pretrainings": {
-            run.hash: {
-                "name": run.name,
-                "method": run.config.method,
-                "patients_kept_out": len(run.without),
-                "kept_out_hash": patients_hash(run.without),
-            }
-            for run in plan.pretrainings.values()
-        },
-        "ladder_hash": patients_hash(*(r.train + r.val for r in plan.ladders.values())),
-        "cells": [cell.hash for cell in plan.cells],
-        "warnings": list(plan.warnings),
-    }
 
 
 def _pretrain(one: Pretraining, out: Path) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hounsfield import __version__
 from hounsfield.data.split import Split, strata
 from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun
 from hounsfield.files import disk_errors, folder_whole, write_json
 from hounsfield.models.backbone import Backbone
+from hounsfield.provenance import origin
 from hounsfield.study import images as store_images
 from hounsfield.study import predictions, scores
 from hounsfield.study.classifier import embed
@@ -203,6 +203,7 @@ def labels_of(task: Task, split: Split) -> Labels:
 
 def _facts(cell: Cell, plan: Plan, ended: Ended, trained: Trained | None) -> dict[str, Any]:
     task = plan.tasks[cell.task]
+    labels = task.images["label"].to_numpy()[task.rows(cell.rung.train)]
     return {
         "hash": cell.hash,
         "arm": cell.arm,
@@ -216,12 +217,13 @@ def _facts(cell: Cell, plan: Plan, ended: Ended, trained: Trained | None) -> dic
         "wall_s": round(ended.wall_s, 3),
         "seed": cell.seed,
         "n_train_patients": len(cell.rung.train),
-        "n_train_images": len(task.rows(cell.rung.train)),
+        "n_train_images": len(labels),
+        "n_train_images_by_class": np.bincount(labels, minlength=len(task.classes)).tolist(),
         "n_val_patients": len(cell.rung.val),
         "pretrain_hash": cell.pretraining,
         **(trained.facts if trained else {}),
         "settings": cell.settings,
-        "version": __version__,
+        **origin(),
     }
 
 

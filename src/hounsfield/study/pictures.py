@@ -1,0 +1,115 @@
+"""Thumbnails for the report: what the tasks show, and the mistakes that arms were surest of."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from PIL import Image
+from scipy.special import softmax
+
+from hounsfield.data.store import Store
+from hounsfield.data.window import to_unit, window_of
+from hounsfield.files import write_json, write_whole
+from hounsfield.seeding import stream
+from hounsfield.study.plan import Plan
+from hounsfield.study.task import Task
+
+SIDE_PX = 128
+OF_A_CLASS = 4
+MISTAKES = 4  # of an arm on a task
+
+
+def write_pictures(plan: Plan, out: Path) -> None:
+    """Write `pictures/pictures.json` and the PNG files that it names.
+
+    The mistakes are of the primary protocol at the largest fraction: of the test units that an
+    arm gets wrong on the mean over its repeats, those with the highest probability.
+    """
+    folder = out / "pictures"
+    paths = {path for task in plan.tasks.values() for path in (task.store, task.external) if path}
+    stores = {path: Store.open(path) for path in sorted(paths)}
+
+    def kept(task: Task, row: dict[str, Any]) -> dict[str, Any]:
+        store = stores[task.external if row["outside"] and task.external else task.store]
+        name = f"{task.name}_{'outside_' if row['outside'] else ''}{row['slice']}.png"
+        if not (folder / name).exists():
+            write_whole(folder / name, _png(store, task, row, plan.config.image_size))
+        title = f"{task.name}: {task.classes[row['label']]}"
+        return {"file": name, "title": title, "text": f"patient {row['patient']}"}
+
+    mistakes = [
+        {**facts, **kept(plan.tasks[facts["task"]], row)} for facts, row in _mistakes(plan, out)
+    ]
+    lists = {"montage": [kept(*example) for example in _examples(plan)], "mistakes": mistakes}
+    write_json(folder / "pictures.json", lists)
+
+
+def _examples(plan: Plan) -> Iterator[tuple[Task, dict[str, Any]]]:
+    """A few training images of every class of every task, each of another patient."""
+    for task in plan.tasks.values():
+        train = plan.splits[task.name, 0].train
+        rows = task.images[task.rows(train).tolist()]
+        chance = stream(plan.config.seed, "montage", task.name)
+        for label in range(len(task.classes)):
+            some = rows.filter(label=label)
+            some = some[chance.permutation(len(some)).tolist()]
+            for row in some.unique("patient", keep="first", maintain_order=True)[
+                :OF_A_CLASS
+            ].iter_rows(named=True):
+                yield task, row
+
+
+def _mistakes(plan: Plan, out: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    protocol = plan.primary.protocol if plan.primary else plan.config.protocols[0]
+    for task in plan.tasks.values():
+        for arm in plan.config.arms:
+            tables = [
+                pl.read_parquet(path).filter(split="test")
+                for cell in plan.cells
+                if (cell.task, cell.arm, cell.protocol) == (task.name, arm, protocol)
+                and cell.fraction == plan.config.fractions[0]
+                and (path := out / "cells" / cell.hash / "scores.parquet").exists()
+            ]
+            if tables:
+                yield from _surest(plan, task, arm, pl.concat(tables))
+
+
+def _surest(
+    plan: Plan, task: Task, arm: str, scores: pl.DataFrame
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    mean = scores.group_by("slice", "patient", "label", maintain_order=True).agg(
+        pl.col("^logit_.*$").mean()
+    )
+    chances = softmax(mean.select("^logit_.*$").to_numpy().astype(np.float64), axis=1)
+    said = chances.argmax(axis=1)
+    wrong = np.flatnonzero(said != mean["label"].to_numpy())
+    for place in wrong[np.argsort(-chances[wrong, said[wrong]], kind="stable")][:MISTAKES].tolist():
+        number, patient, label = mean.row(place)[:3]
+        facts = {
+            "task": task.name,
+            "arm": arm,
+            "fraction": plan.config.fractions[0],
+            "patient": patient,
+            "slice": number,
+            "label": label,
+            "predicted": int(said[place]),
+            "probability": float(chances[place, said[place]]),
+        }
+        same = (pl.col("slice") == number) & (pl.col("patient") == patient)
+        yield facts, task.images.filter(same).row(0, named=True)
+
+
+def _png(store: Store, task: Task, row: dict[str, Any], size: int) -> bytes:
+    """The image through the task's window, no larger than networks see it."""
+    pixels = torch.from_numpy(store.read(np.array([row["slice"]])))[:, None]
+    is_hu = torch.tensor([row["units"] == "hu"])
+    unit = to_unit(pixels, is_hu, window_of(task.config.window))[0, 0]
+    image = Image.fromarray((unit.numpy() * 255).round().astype(np.uint8))
+    side = min(SIDE_PX, size)
+    content = io.BytesIO()
+    image.resize((side, side)).save(content, format="PNG", optimize=True)
+    return content.getvalue()
