@@ -338,5 +338,19 @@ def contract(
     typer.echo(f"{method} keeps all {len(PROMISES)} promises.")
 
 
+@app.command()
+def doctor() -> None:
+    """Say what this machine has and what it lacks, with the command that mends it."""
+    from hounsfield.doctor import examine, lines
+    from hounsfield.errors import MachineError
+
+    findings = examine(Path.cwd())
+    for line in lines(findings):
+        typer.echo(line)
+    missing = [one.name for one in findings if one.needed]
+    if missing:
+        raise MachineError(f"{', '.join(missing)}: missing. The commands above mend it.")
+
+
 if __name__ == "__main__":
     main()
