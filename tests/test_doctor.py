@@ -2,9 +2,9 @@ import shutil
 from collections import namedtuple
 
 import psutil
-import pydicom.pixels
 import pytest
 import torch
+from pydicom.pixels.decoders import base
 from typer.testing import CliRunner
 
 from hounsfield import doctor
@@ -26,7 +26,7 @@ def test_a_machine_that_has_all_is_told_so():
 
 def test_a_missing_codec_is_named_with_the_command_that_mends_it(monkeypatch):
     nothing = namedtuple("Nothing", "is_available")(is_available=False)
-    monkeypatch.setattr(pydicom.pixels, "get_decoder", lambda syntax: nothing)
+    monkeypatch.setattr(base, "get_decoder", lambda syntax: nothing)
     told = CliRunner().invoke(app, ["doctor"])
     assert "! DICOM JPEG 2000" in told.output
     assert "-> pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg" in told.output

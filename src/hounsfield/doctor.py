@@ -108,10 +108,11 @@ def _room(place: Path) -> Iterator[Finding]:
 
 
 def _codecs() -> Iterator[Finding]:
-    from pydicom import pixels, uid
+    from pydicom import uid
+    from pydicom.pixels.decoders import base
 
     for name, syntax in CODECS.items():
-        there = pixels.get_decoder(getattr(uid, syntax)).is_available
+        there = base.get_decoder(getattr(uid, syntax)).is_available
         mend = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
         yield Finding(
             f"DICOM {name}",
