@@ -66,20 +66,20 @@ class Windowed:
     gamma_share: float = 0.0
 
     def __call__(self, pixels: Tensor, is_hu: Tensor, generator: Generator, *, size: int) -> Tensor:
-        """[0, 1] of `pixels` `(batch, 1, size, size)`; `is_hu` is on the generator's device."""
-        batch, device = len(pixels), pixels.device
+        """[0, 1] of `pixels` `(batch, 1, size, size)`; `is_hu` is where they are."""
+        batch = len(pixels)
         if self.blur_share:
             blurred = ops.coin(batch, self.blur_share, generator)
             sigma_px = ops.uniform(batch, 0.1, self.blur_px, generator) * size / 224
             pixels = some(pixels, blurred, ops.blur, sigma_px)
         if self.noise_share:
+            share = ops.uniform(batch, 0, 1, generator)
+            share = share * ops.coin(batch, self.noise_share, generator)
             most = torch.where(is_hu, self.hu.noise, self.display.noise)
-            deviation = ops.uniform(batch, 0, 1, generator) * most
-            deviation = deviation * ops.coin(batch, self.noise_share, generator)
             noise = ops.sample_noise(pixels, generator)
-            pixels = ops.add_noise(pixels, noise, deviation.to(device, non_blocking=True))
-        low, high = self.draw_window(is_hu, generator)
-        views = ops.window(pixels, low.to(device), high.to(device))
+            deviation = share.to(pixels.device, non_blocking=True) * most
+            pixels = ops.add_noise(pixels, noise, deviation)
+        views = ops.window(pixels, *self.draw_window(is_hu, generator))
         if self.gamma_share:
             changed = ops.coin(batch, self.gamma_share, generator)
             exponent = ops.log_uniform(batch, 1 / self.gamma, self.gamma, generator)
@@ -87,7 +87,7 @@ class Windowed:
         return views
 
     def draw_window(self, is_hu: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Lower and upper ends, each `(batch,)`, in each sample's own unit."""
+        """Lower and upper ends, each `(batch,)`, in each sample's own unit, where `is_hu` is."""
         low = torch.where(is_hu, self.window_hu[0], 0.0)
         high = torch.where(is_hu, self.window_hu[1], float(DISPLAY_MAX))
         shift = torch.where(is_hu, self.hu.shift, self.display.shift)

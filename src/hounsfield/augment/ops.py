@@ -176,7 +176,7 @@ def sample_window(
         generator: The chance.
     """
     batch = len(low)
-    move, factor = _rand(2, batch, generator=generator)
+    move, factor = _rand(2, batch, generator=generator).to(low.device, non_blocking=True)
     width = high - low
     centre = (low + high) / 2 + (2 * move - 1) * shift * width
     least, greatest = stretch.log().unbind(dim=1)

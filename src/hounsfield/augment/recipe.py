@@ -53,13 +53,12 @@ class Recipe:
             generator: All the chance. One on the CPU gives the same crops, windows and choices
                 on every device, without a wait for the device; the noise is the device's own.
         """
-        pixels, kinds = images.float(), is_hu
+        pixels, kinds = images.float(), is_hu.to(images.device)
         if self.prepare is not None:
-            pixels, kinds = self.prepare(pixels, is_hu), torch.zeros_like(is_hu)
+            pixels, kinds = self.prepare(pixels, kinds), torch.zeros_like(kinds)
         # Above air, so that the zeros that sampling finds outside an image are air.
         air = torch.where(kinds, float(AIR_HU), 0.0)[:, None, None, None]
         levels = ops.pyramid(pixels.sub_(air), self._depth(*images.shape[-2:]))
-        kinds = kinds.to(generator.device)
         return [self._view(view, levels, air, kinds, generator) for view in self.views]
 
     def _view(

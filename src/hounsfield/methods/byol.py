@@ -1,11 +1,17 @@
 """BYOL: predict what a slow copy makes of the other view; no negatives.
 
 Paper: "Bootstrap Your Own Latent" (arXiv 2006.07733).
-Original code: byol/byol_experiment.py of
-github.com/google-deepmind/deepmind-research/tree/4822a45504cb05042841a358f070bba35c6fbc24
+Original code:
+https://github.com/google-deepmind/deepmind-research/blob/4822a45504cb05042841a358f070bba35c6fbc24/byol/byol_experiment.py
 
 Like the original, each view makes its own pass, with its own batch statistics, those of the joint
 batch where several processes share a step.
+
+Unlike the original:
+
+- The slow copy begins equal to the fast network, not with weights of its own.
+- The heads' last layers have a bias.
+- Both views come from one distribution; the original blurs one view always and the other rarely.
 """
 
 import math

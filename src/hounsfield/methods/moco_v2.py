@@ -2,8 +2,8 @@
 
 Paper: "Improved Baselines with Momentum Contrastive Learning" (arXiv 2003.04297), on top of
 "Momentum Contrast for Unsupervised Visual Representation Learning" (arXiv 1911.05722).
-Original code: moco/builder.py of
-github.com/facebookresearch/moco/tree/7397dfe146c7ca6bbb58e9c382498069178ba764
+Original code:
+https://github.com/facebookresearch/moco/blob/7397dfe146c7ca6bbb58e9c382498069178ba764/moco/builder.py
 
 Unlike the paper:
 
@@ -66,7 +66,7 @@ class MoCoV2(Method):
         """The loss of one batch of two views, the first as queries, the second as keys."""
         first, second = expect(views, 2, method=self.name)
         query, key = self.query(first), self.key(second)
-        queue = self.queue.rows.clone()  # after_step writes to it; the gradient needs it as it is
+        queue = self.queue.rows  # after_step writes to it, when the gradient is done
         loss = info_nce(query, key, queue, temperature=self.config.temperature)
         if self.training:
             self._fresh.append(gather(key))

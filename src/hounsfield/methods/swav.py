@@ -1,8 +1,8 @@
 """SwAV: predict from each view the cluster that another view of the image is assigned to.
 
 Paper: "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments"
-(arXiv 2006.09882). Original code: main_swav.py and src/resnet50.py of
-github.com/facebookresearch/swav/tree/06b1b7cbaf6ba2a792300d79c7299db98b93b7f9
+(arXiv 2006.09882). Original code:
+https://github.com/facebookresearch/swav/blob/5e073db0cc69dea22aa75e92bfdd75011e888f28/main_swav.py
 
 Like the original's recipe for batches of 256 images, which is what one machine has: a queue joins
 the assignment after the first part of the budget, and the prototypes rest for one epoch (its 313
