@@ -75,6 +75,7 @@ def load_encoder(
     channels: int | None = None,
     image_size: int | None = None,
     window: str | tuple[float, float] | None = None,
+    default_size: int = DEFAULT_SIZE,
     device: str = "cpu",
 ) -> Encoder:
     """The encoder of a run, a file, a Hugging Face hub id or `"imagenet"`.
@@ -88,6 +89,7 @@ def load_encoder(
         channels: Of the input.
         image_size: Height and width of the input in pixels.
         window: In HU: a name (`data.window.WINDOWS`), or low and high.
+        default_size: The image size where neither you nor the file say one.
         device: As torch names it.
 
     Raises:
@@ -101,7 +103,7 @@ def load_encoder(
     name = backbone or said.get("backbone") or _recognise(file)
     network = create(name, channels=channels or _number(file, "channels", 1, 64) or 1)
     card = fill(network, card, file)
-    size = image_size or _number(file, "image_size", SMALLEST_PX, LARGEST_PX) or DEFAULT_SIZE
+    size = image_size or _number(file, "image_size", SMALLEST_PX, LARGEST_PX) or default_size
     window = window or _window(file) or DEFAULT_WINDOW
     if isinstance(window, str):
         named = window_of(window)

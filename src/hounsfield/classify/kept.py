@@ -9,20 +9,23 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from safetensors.torch import save as to_safetensors
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from torch import nn
 
+from hounsfield.classify.calibrate import Calibration
+from hounsfield.classify.units import Level
 from hounsfield.config import Config
+from hounsfield.data.resample import Crop
 from hounsfield.encoder import Encoder, load_encoder
 from hounsfield.errors import WeightsError
 from hounsfield.files import write_whole
 from hounsfield.models.weights_file import read_weights
 from hounsfield.provenance import origin
+from hounsfield.study.task import Level as TaskLevel
+from hounsfield.study.task import Pooling
 
 FILE = "classifier.safetensors"
 BACKBONE, HEAD = "backbone.", "head."  # what stands before the names of its tensors
-
-Level = Literal["slice", "patient"]
 
 
 class Facts(Config):
@@ -38,8 +41,8 @@ class Facts(Config):
         crop: What they were cropped to; None where they were not.
         spacing_mm: Least and greatest pixel spacing among them; None where it was not known.
         units: The units among them: HU, display values, or both.
-        temperature: Level -> what logits are divided by; a level that could not be calibrated
-            is missing.
+        calibration: Level -> how its logits become probabilities; a level that could not be
+            calibrated is missing.
         stores: Hashes of the stores that were seen, labelled ones and those of the weights.
         patients, images: Part -> how many.
         metrics: Part -> level -> metric -> value, each with its `n_patients`.
@@ -48,14 +51,14 @@ class Facts(Config):
 
     task: str
     classes: tuple[str, ...] = Field(min_length=2, max_length=1000)
-    level: Literal["slice", "series", "patient"] = "slice"
-    pool: Literal["mean_logit", "mean_probability", "max_logit"] = "mean_logit"
+    level: TaskLevel = "slice"
+    pool: Pooling = "mean_logit"
     slice_size: PositiveInt
     grid_mm: PositiveFloat | None = None
-    crop: str | None = None
+    crop: Crop | None = None
     spacing_mm: tuple[PositiveFloat, PositiveFloat] | None = None
     units: tuple[Literal["hu", "display"], ...] = Field(min_length=1)
-    temperature: dict[Level, PositiveFloat] = Field(default_factory=dict)
+    calibration: dict[Level, Calibration] = Field(default_factory=dict)
     stores: tuple[str, ...] = ()
     patients: dict[str, int] = Field(default_factory=dict)
     images: dict[str, int] = Field(default_factory=dict)
@@ -84,21 +87,9 @@ class Kept:
         return self.head(features.to(self.head.weight.device)).cpu().numpy()
 
     def probabilities(self, logits: NDArray[np.float64], level: Level) -> NDArray[np.float64]:
-        """Calibrated probabilities `(units, classes)`; plain ones where a level is not."""
-        return softmax(logits / self.facts.temperature.get(level, 1.0), axis=1)
-
-    def pooled(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """A patient's logits `(classes,)` from those of the patient's slices."""
-        return pool(logits, self.facts.pool)
-
-
-def pool(logits: NDArray[np.float64], how: str) -> NDArray[np.float64]:
-    """One row of logits `(classes,)` from several `(slices, classes)`."""
-    if how == "max_logit":
-        return logits.max(axis=0)
-    if how == "mean_probability":
-        return np.log(np.exp(log_softmax(logits, axis=1)).mean(axis=0))
-    return logits.mean(axis=0)
+        """Probabilities `(units, classes)`; calibrated where `facts.calibration` has the level."""
+        calibration = self.facts.calibration.get(level)
+        return softmax(logits, axis=1) if calibration is None else calibration(logits)
 
 
 def save(kept: Kept, folder: Path) -> Path:

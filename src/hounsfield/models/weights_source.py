@@ -58,8 +58,9 @@ class Card:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The card as plain values."""
-        return asdict(self)
+        """The card as plain values, as JSON would give them back."""
+        values = asdict(self).items()
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values}
 
 
 def find(source: str | Path, *, backbone: str = "") -> tuple[Card, WeightsFile]:

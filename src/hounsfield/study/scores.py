@@ -62,7 +62,7 @@ def choice(scores: pl.DataFrame, *, classes: int, enough: bool) -> Score | None:
     return (macro_auc(logits, labels), likelihood) if enough else (likelihood, 0.0)
 
 
-def macro_auc(logits: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
+def macro_auc(logits: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
     """AUC of logits `(images, classes)`, the macro mean of one against the rest for several."""
     classes = logits.shape[1]
     if classes == 2:
