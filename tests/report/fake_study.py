@@ -19,6 +19,7 @@ from hounsfield.seeding import stream
 
 ARMS = ("scratch", "spark", "moco_v2", "histogram")
 SKILL = {"scratch": 0.9, "spark": 1.6, "moco_v2": 1.2, "histogram": 0.4}
+KINDS = {"scratch": "scratch", "histogram": "control", "position": "control"}
 PARTS = {"train": 48, "val": 16}
 NO_RUN = ("scratch", "imagenet", "histogram", "position")
 Place = tuple[str, str, float, int]  # task, arm, fraction, repeat
@@ -121,7 +122,7 @@ def _facts(
             task.name: {"classes": list(task.classes), "level": task.level, "counts": [counted]}
             for task, counted in zip(tasks, counts, strict=True)
         },
-        "arms": {arm: {"kind": "scratch" if arm == "scratch" else "pretrained"} for arm in arms},
+        "arms": {arm: {"kind": KINDS.get(arm, "pretrained")} for arm in arms},
         "fractions": list(fractions),
         "repeats": repeats,
         "folds": 0,

@@ -251,5 +251,5 @@ def test_a_half_finished_study_says_what_is_missing(open_page, tmp_path: Path, l
     assert figures_without_marks(seen.page) == []
     limits = seen.page.locator("#limits").inner_text()
     if left != "cells":
-        assert "planned cells are not there" in limits
+        assert "not there: the study is not finished" in limits
     assert axe(seen.page) == []

@@ -12,6 +12,8 @@ from hounsfield.report.style import Style
 
 HEIGHT = 300
 FILE_WIDTH = 420  # pixels at 72 to the inch: a column of a journal
+# The version whose specifications Altair writes, as vl-convert names it: "6.4" of "v6.4.1".
+VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 DIMMED = 0.07
 ROWS = alt.NamedData("rows")  # filled by `finish`: Altair copies and checks data slowly
 

@@ -7,18 +7,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import altair
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hounsfield import __version__
 from hounsfield.report import words
-from hounsfield.report.drawing import Figure
+from hounsfield.report.drawing import VEGA_LITE, Figure
 from hounsfield.report.palette import Look, looks
-
-# The version whose specifications Altair writes, as vl-convert names it: "6.4" of "v6.4.1".
-VEGA_LITE = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 _TEMPLATES = Environment(
     loader=PackageLoader("hounsfield.report"),

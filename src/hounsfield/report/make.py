@@ -7,6 +7,7 @@ from hounsfield import __version__
 from hounsfield.files import write_text
 from hounsfield.judge.results import judge
 from hounsfield.report import html, words
+from hounsfield.report.beside import write_beside
 from hounsfield.report.html import Section
 from hounsfield.report.parts import (
     curves,
@@ -23,7 +24,7 @@ from hounsfield.report.parts import (
 )
 from hounsfield.report.parts.answer import answer
 from hounsfield.report.study_folder import Study, read
-from hounsfield.report.style import Style, page_style
+from hounsfield.report.style import Style, file_style, page_style
 
 PAGE = "report.html"
 SECTIONS: tuple[Callable[[Study, Style], Section], ...] = (
@@ -42,11 +43,11 @@ SECTIONS: tuple[Callable[[Study, Style], Section], ...] = (
 
 
 def report(folder: Path, out: Path | None = None) -> Path:
-    """Write the report of the study in `folder` into `out` and give the page's path.
+    """Write page, figures, tables and methods of a study into `out`; give the page's path.
 
     Args:
         folder: What `hounsfield study` wrote, finished or not.
-        out: Where the page goes; `folder/report` without it.
+        out: Where all goes; `folder/report` without it.
 
     Raises:
         InputError: `folder` is not a study.
@@ -54,9 +55,12 @@ def report(folder: Path, out: Path | None = None) -> Path:
     """
     _judge_what_is_new(folder)
     study = read(folder)
-    page = (out or folder / "report") / PAGE
-    write_text(page, page_of(study))
-    return page
+    out = out or folder / "report"
+    style = file_style(study.arms)
+    figures = [figure for make in SECTIONS for figure in make(study, style).figures]
+    write_beside(study, figures, out)
+    write_text(out / PAGE, page_of(study))  # last: a page is there only when all else is
+    return out / PAGE
 
 
 def _judge_what_is_new(folder: Path) -> None:

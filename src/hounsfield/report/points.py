@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import polars as pl
-
 from hounsfield.report import words
 from hounsfield.report.study_folder import Cell, Study
 
@@ -107,23 +105,13 @@ def points(
     protocol: str | None = None,
     level: str | None = None,
     metric: str | None = None,
-    baseline: str | None = None,
 ) -> list[Point]:
     """The results of one kind, in the study's order of tasks, protocols, fractions and arms."""
-    wanted = {
-        "kind": kind,
-        "task": task,
-        "protocol": protocol,
-        "level": level,
-        "metric": metric,
-        "baseline": baseline,
-    }
-    rows = study.results
-    for column, value in wanted.items():
-        if value is not None:
-            rows = rows.filter(pl.col(column) == value)
+    given = {"kind": kind, "task": task, "protocol": protocol, "level": level, "metric": metric}
+    wanted = {column: value for column, value in given.items() if value is not None}
+    rows = [row for row in study.rows if all(row[key] == wanted[key] for key in wanted)]
     tasks = [item.name for item in study.tasks]
-    found = [_point(study, row) for row in rows.iter_rows(named=True)]
+    found = [_point(study, row) for row in rows]
     return sorted(
         found,
         key=lambda point: (
@@ -169,7 +157,7 @@ def first_baseline(study: Study) -> str:
 def main_level(study: Study, task: str) -> str:
     """The level that a task is judged at first: what the study says, else what there is."""
     told = str(study.task(task).facts.get("level") or "")
-    found = study.results.filter(pl.col("task") == task)["level"].drop_nulls().unique().to_list()
+    found = _levels(study, task)
     if told in found or not found:
         return told or "slice"
     return "slice" if "slice" in found else min(found)
@@ -177,7 +165,7 @@ def main_level(study: Study, task: str) -> str:
 
 def levels(study: Study, task: str) -> list[str]:
     """Every level that a task is judged at, the main one first."""
-    found = study.results.filter(pl.col("task") == task)["level"].drop_nulls().unique().to_list()
+    found = _levels(study, task)
     main = main_level(study, task)
     return sorted(found, key=lambda level: (level != main, level))
 
@@ -189,7 +177,7 @@ def main_protocol(study: Study) -> str:
 
 def judged_tasks(study: Study) -> list[str]:
     """The tasks that have numbers, in the study's order."""
-    found = set(study.results["task"].drop_nulls().to_list())
+    found = {row["task"] for row in study.rows}
     return [task.name for task in study.tasks if task.name in found]
 
 
@@ -199,9 +187,8 @@ def cells_of(
     """The cells behind a number."""
     return [
         cell
-        for cell in study.cells
-        if (cell.task, cell.arm, cell.protocol) == (task, arm, protocol)
-        and (fraction is None or abs(cell.fraction - fraction) < 1e-9)
+        for cell in study.cells_at.get((task, arm, protocol), ())
+        if fraction is None or abs(cell.fraction - fraction) < 1e-9
     ]
 
 
@@ -235,6 +222,10 @@ def _absent(study: Study, cells: Sequence[Cell]) -> int:
 def _counts(cells: Sequence[Cell], fact: str) -> tuple[int, ...]:
     found = (cell.facts.get(fact) for cell in cells)
     return tuple(value for value in found if isinstance(value, int))
+
+
+def _levels(study: Study, task: str) -> set[str]:
+    return {row["level"] for row in study.rows if row["task"] == task and row["level"]}
 
 
 def _minus(value: float | None) -> float | None:

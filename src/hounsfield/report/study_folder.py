@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,19 @@ class Study:
     def task(self, name: str) -> Task:
         """The task of this name; a task without classes where the study does not know it."""
         return next((task for task in self.tasks if task.name == name), Task(name, ()))
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """`results`, a mapping a row."""
+        return self.results.to_dicts()
+
+    @cached_property
+    def cells_at(self) -> Mapping[tuple[str, str, str], Sequence[Cell]]:
+        """The cells of each task, arm and protocol."""
+        places: dict[tuple[str, str, str], list[Cell]] = {}
+        for cell in self.cells:
+            places.setdefault((cell.task, cell.arm, cell.protocol), []).append(cell)
+        return places
 
     @property
     def repeats(self) -> int:

@@ -63,7 +63,8 @@ def _shortcuts(study: Study) -> Iterator[str]:
 def _cells(study: Study) -> Iterator[str]:
     planned, there = study.planned_cells, len(study.cells)
     if planned > there:
-        gap = f"{planned - there:,} of {planned:,} planned cells are not there"
+        lost = planned - there
+        gap = f"{lost:,} of {planned:,} planned cells {'is' if lost == 1 else 'are'} not there"
         yield f"{gap}: the study is not finished"
     counts = Counter(cell.status for cell in study.cells)
     if counts["failed"]:

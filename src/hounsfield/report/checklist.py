@@ -1,0 +1,228 @@
+"""The reporting checklist: what the study can fill is filled, the rest is named for the author.
+
+The items are ours, after what CLAIM 2024 (Radiology: Artificial Intelligence 6:e240300),
+TRIPOD+AI (BMJ 2024;385:e078378) and METRICS (Insights into Imaging 15:8) ask for.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hounsfield.report import words
+from hounsfield.report.parts import data, provenance
+from hounsfield.report.parts.limits import limits
+from hounsfield.report.points import PRIMARY, points
+from hounsfield.report.study_folder import CONTROLS, Study, mapping
+
+AUTHOR = "for the author"  # stands in what a study tells where a part of it is missing
+
+
+def checklist(study: Study) -> list[tuple[str, str]]:
+    """Every item's name, and what the study tells about it; empty where the author must."""
+    return [(name, fill(study) if fill else "") for name, fill in ITEMS]
+
+
+def _question(study: Study) -> str:
+    primary = mapping(study.facts.get("primary"))
+    if not primary or any("No primary question was set" in one for one in limits(study)):
+        return ""
+    arm, baseline = (words.arm_name(str(primary.get(key))) for key in ("arm", "baseline"))
+    at = primary.get("fraction")
+    fraction = f" with {words.percent(at)} of the labels" if isinstance(at, float) else ""
+    return (
+        f"Fixed before anything ran: {arm} against {baseline} on {primary.get('task')}{fraction}, "
+        f"{words.metric_name(str(primary.get('metric', PRIMARY)))} by {primary.get('level')}; "
+        f"plan {study.facts.get('plan_hash', 'without a hash')}"
+    )
+
+
+def _source(study: Study) -> str:
+    told = []
+    for name, store in mapping(study.facts.get("stores")).items():
+        vendors = [vendor or "not told" for vendor in mapping(mapping(store).get("vendors"))]
+        if vendors:
+            told.append(f"store {name}: vendors {words.listed(vendors)}")
+    if not told:
+        return ""
+    return f"{'; '.join(told)}. The source, its licence and its dates are for the author"
+
+
+def _flow(study: Study) -> str:
+    told = []
+    for name, store in mapping(study.facts.get("stores")).items():
+        flow = mapping(mapping(store).get("flow"))
+        if flow:
+            steps = ", ".join(f"{count} {step.replace('_', ' ')}" for step, count in flow.items())
+            told.append(f"store {name}: {steps}")
+    return "; ".join(told)
+
+
+def _partition(study: Study) -> str:
+    return " ".join(data.leaks(study))
+
+
+def _prevalence(study: Study) -> str:
+    if not any("counts" in task.facts for task in study.tasks):
+        return ""
+    return (
+        "Patients and images by class and part are in the report's section Data. Demographics are "
+        "for the author"
+    )
+
+
+def _missing(study: Study) -> str:
+    lost = study.planned_cells - len(study.cells)
+    failed = sum(cell.status == "failed" for cell in study.cells)
+    return (
+        f"{len(study.cells)} of {study.planned_cells} planned cells ran, {failed} failed, "
+        f"{lost} did not run"
+    )
+
+
+def _preprocessing(study: Study) -> str:
+    config = mapping(study.facts.get("config"))
+    size = config.get("image_size")
+    windows = sorted(
+        {
+            str(mapping(task).get("window"))
+            for task in mapping(config.get("tasks")).values()
+            if mapping(task).get("window")
+        }
+    )
+    if not size:
+        return ""
+    shown = f", window {words.listed(windows)}" if windows else ""
+    return f"Images of {size} by {size} pixels{shown}; versions and hashes are under Provenance"
+
+
+def _arms(study: Study) -> str:
+    runs = [
+        f"{words.arm_name(run.name)}: {run.config.get('backbone', 'backbone not told')}, "
+        f"{run.summary.get('steps', 'unknown')} steps, {words.duration(_wall(run.summary))}"
+        for run in study.runs
+    ]
+    return "; ".join(runs)
+
+
+def _tuning(study: Study) -> str:
+    trials = {cell.facts["trials"] for cell in study.cells if "trials" in cell.facts}
+    if not trials:
+        return ""
+    return (
+        f"Trials a cell: {words.listed([str(one) for one in sorted(trials)])}, equal across arms; "
+        "chosen on the cell's own validation patients. Test data chose nothing"
+    )
+
+
+def _ladder(study: Study) -> str:
+    if not study.fractions:
+        return ""
+    shares = words.listed([words.percent(fraction) for fraction in study.fractions])
+    return (
+        f"Nested fractions {shares}, by patient, stratified by class, {study.repeats} draws, "
+        f"seed {mapping(study.facts.get('config')).get('seed', 'not told')}. Draw and training "
+        "seed vary together; the pool of patients does not"
+    )
+
+
+def _power(study: Study) -> str:
+    effects = [
+        f"{words.arm_name(point.arm)} against {words.arm_name(point.baseline or '')} on "
+        f"{point.task} at {words.percent(point.fraction or 0)}: {point.smallest_effect:.3f}"
+        for point in points(study, kind="difference", metric=PRIMARY)
+        if point.smallest_effect is not None
+        and point.baseline == mapping(study.facts.get("primary")).get("baseline")
+        and point.level == mapping(study.facts.get("primary")).get("level")
+    ]
+    return f"Differences seen with 80 % probability: {'; '.join(effects)}" if effects else ""
+
+
+def _metrics(study: Study) -> str:
+    found = study.results["metric"].drop_nulls().unique(maintain_order=True).to_list()
+    names = words.listed([words.metric_name(name) for name in found])
+    return f"{names}; by slice and by patient apart" if found else ""
+
+
+def _intervals(study: Study) -> str:
+    if study.results["low"].drop_nulls().is_empty():
+        return ""
+    return "Crossed jackknife t over patients and repeats, 95 %"
+
+
+def _tests(study: Study) -> str:
+    if not study.verdicts:
+        return ""
+    outcomes = [str(verdict.get("verdict")) for verdict in study.verdicts]
+    return f"Paired, Holm within the declared family; verdicts: {', '.join(outcomes)}"
+
+
+def _curves(study: Study) -> str:
+    return "Label curves with bands over all draws" if len(study.results) else ""
+
+
+def _calibration(study: Study) -> str:
+    if "ece" not in study.results["metric"].to_list():
+        return ""
+    return (
+        "Expected calibration error and reliability plots, without intervals; slope and intercept "
+        "are for the author"
+    )
+
+
+def _subgroups(study: Study) -> str:
+    controls = [arm for arm in study.arms if arm in CONTROLS]
+    if not controls:
+        return ""
+    return f"Shortcut probes: {words.listed(controls)}. Subgroups are for the author"
+
+
+def _failures(study: Study) -> str:
+    count = len(study.pictures.get("mistakes") or ())
+    return f"{count} confident mistakes are shown as pictures" if count else ""
+
+
+def _baselines(study: Study) -> str:
+    there = [arm for arm in study.arms if arm in ("scratch", "imagenet", *CONTROLS)]
+    return words.listed([words.arm_name(arm) for arm in there])
+
+
+def _negative(study: Study) -> str:
+    return " ".join(limits(study))
+
+
+def _release(study: Study) -> str:
+    versions = [value for name, value in provenance.facts(study) if name == "hounsfield"]
+    return (
+        f"hounsfield {words.listed(versions)}; scores of every cell, splits and ladders lie in the "
+        "study's folder. A model card and the intended use are for the author"
+    )
+
+
+def _wall(summary: Mapping[str, Any]) -> float | None:
+    value = summary.get("wall_s")
+    return float(value) if isinstance(value, int | float) else None
+
+
+ITEMS: tuple[tuple[str, Callable[[Study], str] | None], ...] = (
+    ("Question and primary comparison, fixed beforehand", _question),
+    ("Data source, licence, dates, scanners", _source),
+    ("Eligibility and flow from files to slices", _flow),
+    ("Reference standard, readers and their agreement", None),
+    ("Partition by patient, leaks, overlap with pre-training", _partition),
+    ("Demographics and prevalence by part and fraction", _prevalence),
+    ("Missing data and exclusions", _missing),
+    ("Preprocessing", _preprocessing),
+    ("Every arm: architecture, origin, steps, hours", _arms),
+    ("Tuning: space, trials, data", _tuning),
+    ("Label ladder and sources of variance", _ladder),
+    ("Sample size and smallest difference that can be seen", _power),
+    ("Metrics that fit task and prevalence", _metrics),
+    ("Intervals", _intervals),
+    ("Paired tests, multiplicity, verdicts", _tests),
+    ("Learning curves with bands", _curves),
+    ("Calibration", _calibration),
+    ("Subgroups, shortcuts, external test set", _subgroups),
+    ("Failure analysis", _failures),
+    ("Baselines", _baselines),
+    ("Negative results and deviations from the plan", _negative),
+    ("Release of code, weights, splits, scores", _release),
+)

@@ -1,0 +1,176 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from fake_study import FakeTask, fake_study
+
+from hounsfield.errors import InputError
+from hounsfield.report.checklist import ITEMS
+from hounsfield.report.make import report
+from hounsfield.report.parts.answer import answer
+from hounsfield.report.parts.limits import limits
+from hounsfield.report.points import both_ways, points
+from hounsfield.report.study_folder import read
+
+REPORT = """
+import sys
+from pathlib import Path
+from hounsfield.report.make import report
+report(Path(sys.argv[1]))
+heavy = {"torch", "timm", "torchvision", "lightning_fabric"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_study(tmp_path_factory.mktemp("a") / "study", fractions=(1.0, 0.1))
+
+
+@pytest.fixture(scope="module")
+def out(study: Path) -> Path:
+    return report(study).parent
+
+
+def test_a_report_needs_neither_torch_nor_its_friends(study: Path, out: Path) -> None:
+    del out  # one report at a time
+    done = subprocess.run([sys.executable, "-c", REPORT, study], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_is_small_and_forbids_itself_to_ask(out: Path) -> None:
+    page = (out / "report.html").read_text()
+    assert len(page.encode()) < 8_000_000
+    assert "default-src 'none'" in page
+    body = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)  # Vega's own code
+    assert re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*", body) == []
+
+
+def test_every_figure_lies_beside_the_page_in_three_kinds(out: Path) -> None:
+    page = (out / "report.html").read_text()
+    drawings = re.findall(r'data-drawing="([^"]+)"', page)
+    assert len(drawings) > 10
+    starts = {"svg": b"<svg", "pdf": b"%PDF", "png": b"\x89PNG"}
+    for name in drawings:
+        for kind, start in starts.items():
+            assert (out / "figures" / f"{name}.{kind}").read_bytes().startswith(start)
+
+
+def test_figures_for_print_name_their_arms_and_use_fixed_colours(out: Path) -> None:
+    svg = (out / "figures" / "curve-bleed-fair-slice.svg").read_text()
+    assert "SparK" in svg
+    assert "Histogram (control)" in svg
+    assert "chance" in svg
+    assert "var(--" not in svg
+
+
+def test_tables_hold_every_number(study: Path, out: Path) -> None:
+    results = pl.read_parquet(study / "results.parquet")
+    assert pl.read_parquet(out / "results.parquet").equals(
+        results.select(pl.read_parquet(out / "results.parquet").columns)
+    )
+    rows = 0
+    for path in sorted((out / "tables").glob("*.parquet")):
+        table = pl.read_parquet(path)
+        assert len(pl.read_csv(path.with_suffix(".csv"), infer_schema_length=None)) == len(table)
+        rows += len(table)
+    assert rows == len(results)
+
+
+def test_latex_tables_are_balanced_and_escaped(tmp_path: Path) -> None:
+    nasty = "a_b & 50% #1 \\input{x} ~^$"
+    study = fake_study(tmp_path / "study", tasks=(FakeTask(nasty, ("n", "y")),), rich=False)
+    out = report(study).parent
+    for path in (out / "tables").glob("*.tex"):
+        text = path.read_text()
+        assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") >= 1
+        assert "\\toprule" in text
+        assert "\\input{" not in text
+        plain = re.sub(r"\\[&%$#_{}]", "", text)
+        for line in plain.splitlines():
+            if line.endswith(r"\\"):
+                assert line.count("&") == plain.split("{l", 1)[1].split("}", 1)[0].count("l")
+        assert not re.search(r"[#_]", plain)
+
+
+def test_the_answer_quotes_the_judge(study: Path) -> None:
+    first, second = answer(read(study))
+    rows = pl.read_parquet(study / "results.parquet").filter(
+        pl.col("task") == "bleed",
+        pl.col("level") == "slice",
+        pl.col("metric") == "auc",
+        pl.col("fraction") == 0.1,
+    )
+    gap = rows.filter(kind="difference", arm="spark", baseline="scratch").row(0, named=True)
+    assert f"{gap['estimate']:+.3f} [{gap['low']:+.3f}," in first
+    assert "10\N{NARROW NO-BREAK SPACE}%" in first
+    assert "SparK is better" in first if gap["p_holm"] < 0.05 else "SparK is better" not in first
+    verdict = next(
+        v for v in json.loads((study / "verdicts.json").read_text()) if v["kind"] == "robust"
+    )
+    assert {"undecided": "leaves undecided", "supported": "supports"}[verdict["verdict"]] in second
+
+
+def test_a_difference_seen_from_the_other_side_is_its_mirror(study: Path) -> None:
+    found = both_ways(points(read(study), kind="difference", task="bleed", metric="auc"))
+    there = {(p.arm, p.baseline, p.level, p.fraction): p for p in found}
+    assert len(there) == len(found) == 2 * 6 * 2 * 2  # directions, pairs, levels, fractions
+    for (arm, baseline, level, fraction), point in there.items():
+        other = there[baseline, arm, level, fraction]
+        assert point.estimate == -other.estimate
+        assert (point.low, point.high) == (-other.high, -other.low)
+
+
+def test_an_arm_that_does_not_beat_a_control_is_named(tmp_path: Path) -> None:
+    arms = ("scratch", "histogram", "weak")  # "weak" has no more skill than a guess at noise
+    study = fake_study(tmp_path / "study", arms=arms, fractions=(1.0, 0.1), rich=False)
+    assert any("is not shown to beat the control histogram" in one for one in limits(read(study)))
+
+
+def test_limits_name_what_failed_is_unfinished_or_absent(tmp_path: Path) -> None:
+    broken = {
+        ("bleed", "spark", 0.1, 0): "unfinished",
+        ("bleed", "moco_v2", 0.1, 1): "failed",
+        ("region", "scratch", 1.0, 2): "absent",
+    }
+    told = " ".join(limits(read(fake_study(tmp_path / "study", broken=broken, rich=False))))
+    assert "1 of 72 planned cells is not there" in told
+    assert "1 cell failed and took no part: the loss is not finite at step 30" in told
+    assert "In 1 cell of SparK the training loss did not clearly fall" in told
+
+
+def test_the_checklist_leaves_to_the_author_what_no_study_can_know(out: Path) -> None:
+    text = (out / "methods.md").read_text()
+    items = re.findall(r"^- \[([x ])\] \*\*(\d+)\. (.+?)\.\*\*", text, flags=re.MULTILINE)
+    assert [int(number) for _, number, _ in items] == list(range(1, len(ITEMS) + 1))
+    ticks = {name: tick for tick, _, name in items}
+    assert ticks["Reference standard, readers and their agreement"] == " "
+    assert ticks["Partition by patient, leaks, overlap with pre-training"] == "x"
+    assert ticks["Intervals"] == "x"
+
+
+def test_new_cells_are_judged_before_they_are_reported(tmp_path: Path) -> None:
+    study = fake_study(tmp_path / "study", judged=False, rich=False, fractions=(1.0, 0.5))
+    report(study)
+    assert (study / "results.parquet").is_file()
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="it has no study\\.json"):
+        report(tmp_path)
+    (tmp_path / "study.json").write_text("[1]")
+    with pytest.raises(InputError, match="holds a list, not a mapping"):
+        report(tmp_path)
+
+
+def test_a_picture_outside_the_study_is_not_shown(tmp_path: Path) -> None:
+    study = fake_study(tmp_path / "study", fractions=(1.0, 0.5))
+    (tmp_path / "secret.png").write_bytes((study / "pictures" / "0.png").read_bytes() + b"secret")
+    listed = {"montage": [{"file": "../../secret.png"}, {"file": "0.png", "title": "mine"}]}
+    (study / "pictures" / "pictures.json").write_text(json.dumps(listed))
+    page = report(study).read_text()
+    assert page.count("data:image/png;base64,") == 1
