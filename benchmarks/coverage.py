@@ -3,7 +3,8 @@
     python benchmarks/coverage.py [--studies 1000] [--seed 0] [--only fixed|folds]
 
 Prints `name value` lines in percent. `type1_*`: equal arms called different at the 5 % level.
-`coverage_*`: 95 % intervals that hold the truth. The worlds are described in `simulated/`.
+`coverage_*`: 95 % intervals that hold the truth. `typical_*`: the parts of the variance of a
+difference, for one patient and one repeat, in thousandths. The worlds are in `simulated/`.
 """
 
 import argparse
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from hounsfield.judge import metrics
-from hounsfield.judge.jackknife import Intervals, contrast, level
+from hounsfield.judge.jackknife import Intervals, components, contrast, level
 from hounsfield.judge.metrics import Measured, Truth
+from hounsfield.judge.power import pilot
 from hounsfield.judge.questions import Question, questions
 from hounsfield.judge.view import patient_df
 from hounsfield.seeding import stream
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["fixed", "folds"])
     options = parser.parse_args()
     if options.only != "folds":
+        show_typical(options.seed, options.studies)
         for patients, auc in FIXED:
             show(
                 fixed_counts(options.seed, options.studies, patients, auc),
@@ -47,6 +50,24 @@ def main() -> None:
                 fold_counts(options.seed, options.studies, patients, features),
                 f"{patients}_patients_folds" + ("" if features == 8 else "_hard"),
             )
+
+
+def show_typical(seed: int, studies: int) -> None:
+    """Print the mean parts of the variance of a difference, which planning without a pilot uses."""
+    question = next(
+        one
+        for one in questions(("one", "other"), fixed.FRACTIONS)
+        if one.kind == "difference" and one.fraction == min(fixed.FRACTIONS)
+    )
+    parts = []
+    for number in range(studies):
+        logits, truth = fixed.study(stream(seed, "typical", number), 50, 0.80)
+        measured = metrics.auc(logits, truth)
+        theta = np.tensordot(question.weights, measured.value, 2)
+        found = pilot(components(theta, np.tensordot(question.weights, measured.without, 2)), 1.0)
+        parts.append((found.patients, found.repeats, found.both))
+    for name, value in zip(("patients", "repeats", "both"), np.mean(parts, axis=0), strict=True):
+        print(f"typical_{name} {1000 * value:.2f}", flush=True)
 
 
 def show(counts: Iterator[dict[str, float]], suffix: str) -> None:

@@ -38,6 +38,6 @@ def test_a_dry_run_of_a_finished_study_has_nothing_left(study, tmp_path):
 def test_more_patients_and_repeats_see_smaller_effects_and_more_comparisons_larger_ones():
     base = visible(16, 5, 1)
     # two-sided t on about 15 degrees of freedom: (2.13 + 0.87) standard errors
-    assert base == pytest.approx(3.0 * np.sqrt(0.255**2 / 16 + 0.036**2 / 5), rel=0.08)
+    assert base == pytest.approx(3.0 * np.sqrt(0.058 / 16 + (0.0007 + 0.027 / 16) / 5), rel=0.08)
     assert visible(50, 5, 1) < base < visible(10, 5, 1)
     assert visible(16, 10, 1) < base < visible(16, 5, 4)

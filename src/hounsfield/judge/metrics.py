@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import log_softmax, softmax
 from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
@@ -85,9 +85,8 @@ def auc(logits: Floats, truth: Truth) -> Measured:
     """
     if truth.classes == 2:
         return _binary_auc(logits[..., 1] - logits[..., 0], truth)
-    classes = [
-        _one_auc(_against_rest(logits, k), truth.labels == k, truth) for k in range(truth.classes)
-    ]
+    odds = _against_rest(logits)
+    classes = [_one_auc(odds[..., k], truth.labels == k, truth) for k in range(truth.classes)]
     return Measured(
         value=np.mean([one.value for one in classes], axis=0),
         without=np.mean([one.without for one in classes], axis=0),
@@ -117,10 +116,9 @@ def average_precision(logits: Floats, truth: Truth) -> Floats:
     """Average precision (...,), the macro mean over classes where there are more than two."""
     if truth.classes == 2:
         return _average_precision(logits[..., 1] - logits[..., 0], truth.labels == 1)
-    kinds = range(truth.classes)
-    return np.mean(
-        [_average_precision(_against_rest(logits, k), truth.labels == k) for k in kinds], axis=0
-    )
+    odds = _against_rest(logits)
+    each = [_average_precision(odds[..., k], truth.labels == k) for k in range(truth.classes)]
+    return np.mean(each, axis=0)
 
 
 def f1(logits: Floats, truth: Truth) -> Floats:
@@ -254,12 +252,18 @@ def _one_auc(scores: Floats, positive: Bools, truth: Truth) -> _OneAuc:
     )
 
 
-def _against_rest(logits: Floats, k: int) -> Floats:
-    """Log-odds of class k (..., images): ranks like its probability, but never saturates.
+def _against_rest(logits: Floats) -> Floats:
+    """Log-odds of each class (..., images, classes): rank like probabilities, never saturate.
 
     Rounded, so that logits in another order of classes tie as they should.
     """
-    return (logits[..., k] - logsumexp(np.delete(logits, k, axis=-1), axis=-1)).round(9)
+    nothing = np.full((*logits.shape[:-1], 1), -np.inf)
+    before = np.logaddexp.accumulate(logits, axis=-1)[..., :-1]
+    after = np.logaddexp.accumulate(logits[..., ::-1], axis=-1)[..., -2::-1]
+    rest = np.logaddexp(
+        np.concatenate([nothing, before], axis=-1), np.concatenate([after, nothing], axis=-1)
+    )
+    return (logits - rest).round(9)
 
 
 def _average_precision(scores: Floats, positive: Bools) -> Floats:
