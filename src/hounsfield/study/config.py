@@ -1,5 +1,6 @@
 """What a study file says: everything is named before anything runs."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,6 +22,7 @@ Protocol = Literal["fair", "paper", "linear", "knn"]
 SCRATCH, IMAGENET = "scratch", "imagenet"
 HISTOGRAM, POSITION = "histogram", "position"
 CONTROLS = (HISTOGRAM, POSITION)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # it becomes part of file names
 BUILT_IN = (SCRATCH, IMAGENET, *CONTROLS)
 
 
@@ -138,6 +140,7 @@ class StudyConfig(Config):
         budget: Of the protocol `fair`.
         paper: Of the protocol `paper`.
         primary: The question that decides.
+        leaks: What to do where a test patient or image is also trained on.
         device: Where to compute.
     """
 
@@ -161,6 +164,7 @@ class StudyConfig(Config):
     budget: Budget = Budget()
     paper: Paper = Paper()
     primary: Primary | None = None
+    leaks: Literal["refuse", "report"] = "refuse"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @field_validator("fractions")
@@ -187,6 +191,9 @@ class StudyConfig(Config):
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         known = [*BUILT_IN, *self.pretrain, *self.weights, *self.predictions]
+        for name in (*self.tasks, *known):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name; letters, digits, _, - and . make one")
         twice = {name for name in known if known.count(name) > 1}
         if twice:
             raise ValueError(f"{sorted(twice)} name two things; rename one in its table")

@@ -16,7 +16,7 @@ from hounsfield.study.config import Budget
 from hounsfield.study.finetune import fair
 from hounsfield.study.images import read
 from hounsfield.study.plan import Cell, Plan, Pretraining
-from hounsfield.study.run import disk_bytes, is_finished, rows_seen
+from hounsfield.study.run import disk_bytes, is_finished
 from hounsfield.study.trained import Labels
 from hounsfield.train import schedule
 from hounsfield.train.device import fabric
@@ -120,7 +120,7 @@ def _pretrain_seconds(runs: list[Pretraining]) -> float:
         if run.config.budget.hours is not None:
             seconds += 3600 * run.config.budget.hours
             continue
-        rows = rows_seen(run)
+        rows = run.rows()
         images = run.config.batch_size * run.config.loop.accumulate
         if run.name not in pace:
             short = run.config.model_copy(update={"budget": schedule.Budget(steps=FEW_STEPS)})

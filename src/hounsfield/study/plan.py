@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hounsfield.config import parse
 from hounsfield.data import split as sp
 from hounsfield.data.split import Split
@@ -59,6 +62,14 @@ class Pretraining:
     name: str
     config: PretrainConfig
     without: tuple[str, ...]
+
+    def rows(self) -> dict[str, NDArray[np.int64]]:
+        """Store's folder -> the rows that it sees."""
+        rows = {}
+        for path in self.config.stores:
+            left_out = Store.open(path).index["patient"].is_in(list(self.without))
+            rows[path] = np.flatnonzero(~left_out.to_numpy()).astype(np.int64)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ class Plan:
     def hash(self) -> str:
         """Of all cells and of the primary question."""
         question = self.primary and self.primary.model_dump(mode="json")
-        return _hash([question, *(cell.hash for cell in self.cells)])
+        return hash_of([question, *(cell.hash for cell in self.cells)])
 
 
 def plan(config: StudyConfig) -> Plan:
@@ -204,7 +215,7 @@ def _cell(
         "seed": seed,
     }
     return Cell(
-        hash=_hash([settings, arm, task.name, protocol, fraction, repeat, fold]),
+        hash=hash_of([settings, arm, task.name, protocol, fraction, repeat, fold]),
         arm=arm,
         task=task.name,
         protocol=protocol,
@@ -334,7 +345,7 @@ def _pretraining(
         [store.hash for store in opened],
         without,
     ]
-    return Pretraining(_hash(facts), name, parsed, without)
+    return Pretraining(hash_of(facts), name, parsed, without)
 
 
 def _arm(
@@ -413,6 +424,7 @@ def _sha256(path: Path) -> str:
         raise ConfigError(f"cannot read {path}: {error.strerror}. Give an existing file.") from None
 
 
-def _hash(value: Any) -> str:
+def hash_of(value: Any) -> str:
+    """Sixteen hexadecimal digits that change with any part of a plain value."""
     text = json.dumps(value, sort_keys=True, allow_nan=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

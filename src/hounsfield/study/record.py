@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from hounsfield.data.leaks import Leak
 from hounsfield.data.split import patients_hash
 from hounsfield.data.store import Store
 from hounsfield.files import write_json, write_whole
@@ -20,7 +21,7 @@ MOST_VALUES = 12  # of a trait or of a reason; the rest are counted together
 PARTS = ("train", "val", "test")
 
 
-def write_plan(plan: Plan, out: Path, *, leaks: dict[str, Any]) -> None:
+def write_plan(plan: Plan, out: Path, *, leaks: list[dict[str, Any]]) -> None:
     """Write what was planned; `leaks` is what the judged share with what was seen."""
     write_json(out / "study.json", _facts(plan, leaks))
     splits = [
@@ -42,7 +43,7 @@ def write_plan(plan: Plan, out: Path, *, leaks: dict[str, Any]) -> None:
         write_whole(out / f"{name}.parquet", content.getvalue())
 
 
-def _facts(plan: Plan, leaks: dict[str, Any]) -> dict[str, Any]:
+def _facts(plan: Plan, leaks: list[dict[str, Any]]) -> dict[str, Any]:
     config = plan.config
     return {
         "format_version": FORMAT_VERSION,
@@ -71,8 +72,12 @@ def _facts(plan: Plan, leaks: dict[str, Any]) -> dict[str, Any]:
         "ladder_hash": patients_hash(*(rung.train + rung.val for rung in plan.ladders.values())),
         "cells": [cell.hash for cell in plan.cells],
         "leaks": leaks,
-        "warnings": list(plan.warnings),
+        "warnings": [*plan.warnings, *map(_told, leaks)],
     }
+
+
+def _told(leak: dict[str, Any]) -> str:
+    return f"Leak: {Leak(**leak)}."
 
 
 def _task(plan: Plan, task: Task) -> dict[str, Any]:

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hounsfield.data.store import Store
 from hounsfield.errors import InterruptedRun, OutputError
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
 from hounsfield.progress import bar
+from hounsfield.study import leakage
 from hounsfield.study.parallel import one_by_one, side_by_side
 from hounsfield.study.pictures import write_pictures
 from hounsfield.study.plan import Cell, Plan, Pretraining
@@ -56,15 +53,18 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
 
     Raises:
         OutputError: `out` is another study's, or its disk has too little space.
+        LeakError: Test images are trained on.
         BusyError: Another process is at work in `out`.
         DiskError: The disk is full or not writable.
         InterruptedRun: Stopped by the user; finished cells are kept.
         TrainingError: A pre-training failed.
     """
     claim(plan, out)
+    found = leakage.check(plan, out)
     with held(out):
         _tidy(plan, out)
-        write_plan(plan, out, leaks={})
+        leakage.keep(plan, out, found)
+        write_plan(plan, out, leaks=found)
         missing = [one for one in plan.pretrainings.values() if not is_finished(out, one)]
         for one in missing:
             _pretrain(one, out)
@@ -110,16 +110,6 @@ def is_finished(out: Path, part: Pretraining | Cell) -> bool:
     return (out / "pretrain" / part.hash / "run.json").is_file()
 
 
-def rows_seen(one: Pretraining) -> dict[str, NDArray[np.int64]]:
-    """Store's folder -> the rows that the pre-training sees."""
-    rows = {}
-    for path in one.config.stores:
-        patients = Store.open(path).index["patient"]
-        seen = ~patients.is_in(list(one.without))
-        rows[path] = np.flatnonzero(seen.to_numpy()).astype(np.int64)
-    return rows
-
-
 def disk_bytes(plan: Plan, out: Path) -> int:
     """About what the study will still take on the disk: scores, checkpoints and encoders."""
     rows = sum(
@@ -134,13 +124,13 @@ def disk_bytes(plan: Plan, out: Path) -> int:
 
 
 def _method_bytes(one: Pretraining) -> int:
-    corpus = sum(len(rows) for rows in rows_seen(one).values())
+    corpus = sum(len(rows) for rows in one.rows().values())
     state = build(one.config, corpus_size=corpus).state_dict().values()
     return sum(tensor.numel() * tensor.element_size() for tensor in state)
 
 
 def _pretrain(one: Pretraining, out: Path) -> None:
-    pretrain(one.config, out / "pretrain" / one.hash, rows=rows_seen(one))
+    pretrain(one.config, out / "pretrain" / one.hash, rows=one.rows())
 
 
 def _run_cells(plan: Plan, out: Path, todo: Sequence[Cell], *, jobs: int) -> None:

@@ -1,0 +1,95 @@
+"""What the judged images of a study share with what anything in the study has seen."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hounsfield.data.leaks import Leak, Side, leaks
+from hounsfield.data.store import Store
+from hounsfield.errors import LeakError
+from hounsfield.files import write_json
+from hounsfield.study.plan import Plan, hash_of
+
+FILE = "leaks.json"
+REFUSED = ("patient", "slice")  # likeness alone may be chance, and is told instead
+
+
+def check(plan: Plan, out: Path) -> list[dict[str, Any]]:
+    """Everything that test images share with images that were trained on, labelled or not.
+
+    Reading all pixels takes a while, so what `out` knows of the same images is taken from there.
+
+    Raises:
+        LeakError: A patient or an image stands on both sides and the study does not say
+            `leaks = "report"`.
+    """
+    key = _key(plan)
+    found = _known(out, key)
+    if found is None:
+        found = [asdict(leak) for fold in _folds(plan) for leak in _of_fold(plan, fold)]
+    bad = [leak for leak in found if leak["kind"] in REFUSED]
+    if bad and plan.config.leaks == "refuse":
+        told = "; ".join(str(Leak(**leak)) for leak in bad)
+        raise LeakError(
+            f"test images were trained on: {told}. Take them out of the stores, or set "
+            'leaks = "report" to go on and have the report say so.'
+        )
+    return found
+
+
+def keep(plan: Plan, out: Path, found: list[dict[str, Any]]) -> None:
+    """Write what `check` found, so that it need not look again."""
+    write_json(out / FILE, {"key": _key(plan), "leaks": found})
+
+
+def _of_fold(plan: Plan, fold: int) -> Iterator[Leak]:
+    stores = {path: Store.open(path) for path in plan.config.stores.values()}
+    seen: dict[str, set[int]] = {path: set() for path in stores}
+    judged: list[Side] = []
+    for (name, of), split in plan.splits.items():
+        if of != fold:
+            continue
+        task = plan.tasks[name]
+        known = task.images[task.rows((*split.train, *split.val)).tolist()]
+        seen[str(task.store)].update(known["slice"].to_list())
+        tested = task.images[task.rows(split.test).tolist()]
+        for outside, part in tested.group_by("outside"):
+            path = str(task.external if outside[0] and task.external else task.store)
+            rows = part["slice"].sort().to_numpy().astype(np.int64)
+            judged.append(Side(f"the test set of {name}", stores[path], rows))
+    for run in {cell.pretraining for cell in plan.cells if cell.fold == fold and cell.pretraining}:
+        for path, rows in plan.pretrainings[run].rows().items():
+            seen[path].update(rows.tolist())
+    sides = [
+        Side(f"what is trained on of {Path(path).name}", stores[path], np.array(sorted(rows)))
+        for path, rows in seen.items()
+        if rows
+    ]
+    yield from leaks(sides, judged)
+
+
+def _folds(plan: Plan) -> range:
+    return range(max(plan.config.folds, 1))
+
+
+def _key(plan: Plan) -> str:
+    """Changes with any image on either side."""
+    return hash_of(
+        [
+            [task.hash for task in plan.tasks.values()],
+            [split.hash for split in plan.splits.values()],
+            sorted(plan.pretrainings),
+        ]
+    )
+
+
+def _known(out: Path, key: str) -> list[dict[str, Any]] | None:
+    try:
+        content = json.loads((out / FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content["leaks"] if isinstance(content, dict) and content.get("key") == key else None
