@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 CT ?= ../shared/ct
 JOBS ?= 2
+KILLS ?= 20
 
-.PHONY: install demo test check real bench clean
+.PHONY: install demo test check real bench soak clean
 
 install: .venv/installed
 
@@ -23,6 +24,10 @@ demo: install
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n $(JOBS)
+
+soak: .venv/installed-test
+	KILLS=$(KILLS) $(BIN)/python -m pytest tests/test_kill.py
+	$(BIN)/python tests/soak/flat.py
 
 check: .venv/installed-test
 	$(BIN)/ruff check src tests benchmarks

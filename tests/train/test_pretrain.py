@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import polars as pl
@@ -121,6 +122,47 @@ def test_what_is_left_out_of_a_config_is_the_papers_or_ours(store):
     assert (ours.optim.name, ours.optim.lr, ours.optim.weight_decay) == ("adamw", 0.5, 0.05)
 
 
+def test_a_store_that_changes_under_a_run_ends_it_and_keeps_the_checkpoint(
+    store, tmp_path, monkeypatch
+):
+    read = Store.read
+
+    def disturbing(self, rows):
+        if (tmp_path / "run/checkpoints").exists():
+            os.utime(store.path / "shards/00000.npy", ns=(0, 0))
+        return read(self, rows)
+
+    monkeypatch.setattr(Store, "read", disturbing)
+    loop = {"log_every": 1, "checkpoint_every": 2, "watch_every": 10, "tensorboard": False}
+    with pytest.raises(StoreError, match=r"changed while it was read \(shards/00000\.npy\)"):
+        pretrain(config(store, loop=loop, budget={"steps": 9}), tmp_path / "run")
+    assert list((tmp_path / "run/checkpoints").glob("step-*.pt"))
+    assert not (tmp_path / "run/encoder.safetensors").exists()
+
+
+def test_a_run_whose_store_was_changed_or_lost_a_shard_does_not_go_on(store, tmp_path):
+    given = config(store)
+    pretrain(given, tmp_path / "run")
+    (tmp_path / "run/run.json").unlink()  # as if it had been killed before the end
+    index = store.path / "index.parquet"
+    pl.read_parquet(index).with_columns(split=pl.lit("train")).write_parquet(index)
+    with pytest.raises(OutputError, match="another configuration; it differs in data"):
+        pretrain(given, tmp_path / "run")
+    (store.path / "shards/00000.npy").unlink()
+    with pytest.raises(StoreError, match=r"shards/00000\.npy cannot be read"):
+        pretrain(given, tmp_path / "run")
+
+
+def test_a_budget_in_hours_ends_and_a_second_start_does_not_begin_it_anew(store, tmp_path):
+    given = config(store, budget={"hours": 1 / 3600})
+    first = pretrain(given, tmp_path / "run")
+    assert 1.0 <= first.wall_s < 30.0
+    assert first.steps > 1
+    (tmp_path / "run/run.json").unlink()
+    again = pretrain(given, tmp_path / "run")
+    assert again.steps == first.steps
+
+
 def test_a_wrong_config_is_refused_before_anything_is_written(store, tmp_path):
     with pytest.raises(ConfigError, match="unknown method 'moco'"):
         config(store, method="moco")
@@ -134,3 +176,11 @@ def test_a_wrong_config_is_refused_before_anything_is_written(store, tmp_path):
     with pytest.raises(ConfigError, match="mask_ratio"):
         pretrain(config(store, method="spark"), tmp_path / "run")
     assert not (tmp_path / "run/config.json").exists()
+
+
+def test_two_processes_leave_one_run(store, tmp_path):
+    run = pretrain(config(store, processes=2), tmp_path / "run")
+    assert run.steps == 4
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    load_into(create("resnet10_tiny"), tmp_path / "run")

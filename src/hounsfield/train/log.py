@@ -28,13 +28,16 @@ class Log:
     the machine and the day goes to `speed.jsonl`. So a run that was killed and went on ends with
     the same metrics, byte for byte, as one that was not.
 
-    Attributes:
-        rows: Every line of metrics since this process began.
+    Args:
+        folder: Where the lines go; without one they are kept in memory.
+        offset: Length of the metrics in bytes that are still true; later ones come again.
+        step: The step that the run is at.
+        tensorboard: Whether to write curves for TensorBoard as well.
     """
 
     def __init__(self, folder: Path | None, *, offset: int, step: int, tensorboard: bool) -> None:
         self.folder = folder
-        self.rows: list[dict[str, float]] = []
+        self._rows: list[dict[str, float]] = []
         self._writer: Any = None
         if folder is None:
             return
@@ -42,7 +45,7 @@ class Log:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / METRICS
             path.touch()
-            os.truncate(path, offset)  # lines after the checkpoint will be written again
+            os.truncate(path, offset)
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
@@ -51,7 +54,8 @@ class Log:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Write what was learnt at `step`."""
         row = {"step": step, **values}
-        self.rows.append(row)
+        if self.folder is None:
+            self._rows.append(row)
         self._write(METRICS, row)
         if self._writer is not None:
             for name, value in values.items():
@@ -63,6 +67,13 @@ class Log:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(f"speed/{name}", value, step)
+
+    def rows(self) -> list[dict[str, float]]:
+        """Every line of metrics of this run."""
+        if self.folder is None:
+            return self._rows
+        text = (self.folder / METRICS).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
 
     def offset(self) -> int:
         """The length of metrics.jsonl in bytes, once all of it is on the disk."""

@@ -47,7 +47,8 @@ class Fitted:
     """What a training leaves besides the weights in the model.
 
     Attributes:
-        curve: The lines of metrics: step, loss, lr, ...; those before a resume included.
+        curve: The lines of metrics: step, loss, lr, ...; those before a resume included. Empty
+            in all processes but the first.
         steps: Updates done, those before a resume included.
         wall_s: Seconds of training, those before a resume included.
         images_per_s: In this process's lifetime.
@@ -151,7 +152,7 @@ def fit(
                     raise _interrupted(training, folder)
             training.finish()
     return Fitted(
-        curve=training.log.rows,
+        curve=training.log.rows() if fabric.is_global_zero else [],
         steps=training.step,
         wall_s=training.seconds,
         ema=training.ema,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from hounsfield.augment.views import recipe
 from hounsfield.config import Config, parse
@@ -30,6 +30,7 @@ from hounsfield.models.pretrained import load_into
 from hounsfield.provenance import machine, origin
 from hounsfield.seeding import seed_of
 from hounsfield.train.device import DeviceName, Precision, fabric
+from hounsfield.train.faults import unchanged
 from hounsfield.train.health import Watcher
 from hounsfield.train.loop import Fitted, fit
 from hounsfield.train.optim import OptimConfig
@@ -187,6 +188,7 @@ def _work(
         rank=machines.global_rank,
         ranks=machines.world_size,
     )
+    check_stores = unchanged(store.path for store in batches.pool.stores)
     views = recipe(
         config.recipe,
         size=config.image_size,
@@ -196,6 +198,20 @@ def _work(
 
     def make_views(batch: Batch, generator: torch.Generator) -> list[Tensor]:
         return views(batch.images, batch.is_hu, generator)
+
+    watcher = Watcher(
+        batches.pool,
+        size=config.image_size,
+        channels=config.channels,
+        window=config.window_hu(),
+        seed=config.seed,
+        device=machines.device,
+        alarms=config.loop.alarms,
+    )
+
+    def watch(model: nn.Module, line: Mapping[str, float]) -> Mapping[str, float]:
+        check_stores()
+        return watcher(model, line)
 
     method = build(config, corpus_size=len(batches.pool))
     if machines.world_size > 1:
@@ -220,16 +236,9 @@ def _work(
         fabric=machines,
         folder=out,
         label=method.name,
-        watch=Watcher(
-            batches.pool,
-            size=config.image_size,
-            channels=config.channels,
-            window=config.window_hu(),
-            seed=config.seed,
-            device=machines.device,
-            alarms=config.loop.alarms,
-        ),
+        watch=watch,
     )
+    check_stores()
     if machines.is_global_zero:
         _leave(out, config, method, fitted)
 

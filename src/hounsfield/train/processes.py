@@ -37,7 +37,7 @@ def launch(fabric: "Fabric", work: Callable[..., None], *arguments: Any) -> None
         try:
             agreed = fabric.launch(_caught, work, arguments)
         except ProcessRaisedException as error:
-            raise _as_raised(error.error_index, str(error)) from None
+            raise raised_in(error.error_index, str(error)) from None
         except ProcessExitedException as error:
             raise WorkerError(
                 f"training process {error.error_index} died: {error}. "
@@ -57,7 +57,8 @@ def _caught(
     return None
 
 
-def _as_raised(process: int, trace: str) -> HounsfieldError:
+def raised_in(process: int, trace: str) -> HounsfieldError:
+    """The error of ours whose traceback is `trace`; one of a worker where it is none of ours."""
     found = _RAISED.search(trace)
     if found is not None:
         kind = getattr(errors, found[1])
