@@ -109,7 +109,7 @@ def _robust(
     drops: Answer | None,
 ) -> Verdict:
     arm, baseline = pair
-    outcome, because = _weighed(primary, difference, drops)
+    outcome, because = _weighed(primary, baseline, difference, drops)
     return Verdict(
         hypothesis=f"{arm} is more robust to few labels than {baseline}",
         kind="robust",
@@ -130,7 +130,7 @@ def _robust(
 
 
 def _weighed(
-    primary: Primary, difference: Answer | None, drops: Answer | None
+    primary: Primary, baseline: str, difference: Answer | None, drops: Answer | None
 ) -> tuple[Outcome, str]:
     """A smaller drop alone proves nothing: a poor arm has nothing to lose."""
     if (
@@ -145,8 +145,8 @@ def _weighed(
         return "undecided", _no_number(drops if difference and difference.low else difference)
     share, margin = f"{primary.fraction:.0%}", primary.margin
     numbers = (
-        f"its drop is larger by {_said(drops)}, and with {share} of the labels it stands "
-        f"{_said(difference)} above"
+        f"its drop minus that of {baseline} is {_said(drops)}, and its level with {share} of the "
+        f"labels minus that of {baseline} is {_said(difference)}"
     )
     if drops.p_holm < ALPHA and drops.estimate > 0:
         return "contradicted", f"{numbers}: it loses more."
