@@ -57,17 +57,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Run:
-    """One pre-training: its configuration, its end, and its log, a mapping a line."""
+    """One pre-training, as far as its folder tells.
+
+    Attributes:
+        folder: Where it lies.
+        name: As in the study, else its method.
+        config: What was asked, and of what version, on what machine.
+        summary: `run.json`: how it ended; empty where it has not.
+        metrics: Its log, a mapping a line.
+    """
 
     folder: Path
+    name: str
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
     metrics: Sequence[Mapping[str, Any]]
-
-    @property
-    def name(self) -> str:
-        """The method where it is known, else the folder's name."""
-        return str(self.config.get("method") or self.folder.name)
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ def read(folder: Path) -> Study:
         results=results,
         verdicts=_json_list(folder / "verdicts.json", missing),
         cells=cells,
-        runs=list(_runs(folder / "pretrain", missing)),
+        runs=list(_runs(folder / "pretrain", mapping(facts.get("pretrainings")), missing)),
         splits=_table(folder / "splits.parquet", {}, missing),
         ladders=_table(folder / "ladders.parquet", {}, missing),
         pictures=_mapping(folder / "pictures" / "pictures.json", missing),
@@ -228,7 +232,7 @@ def _cell(folder: Path, facts: Any) -> Cell:
     )
 
 
-def _runs(folder: Path, missing: list[str]) -> Iterator[Run]:
+def _runs(folder: Path, named: Mapping[str, Any], missing: list[str]) -> Iterator[Run]:
     for path in sorted(folder.glob("*/")):
         config, summary = _json(path / "config.json"), _json(path / "run.json")
         if not isinstance(config, dict):
@@ -236,10 +240,9 @@ def _runs(folder: Path, missing: list[str]) -> Iterator[Run]:
             continue
         if not isinstance(summary, dict):
             missing.append(f"The pre-training pretrain/{path.name} has not ended.")
-        inner = config.get("config")  # the resolved configuration, or a record around it
-        flat = {**config, **inner} if isinstance(inner, dict) else config
-        end = summary if isinstance(summary, dict) else {}
-        yield Run(path, flat, end, list(_lines(path / "metrics.jsonl")))
+        flat = {**config, **mapping(config.get("config"))}
+        name = mapping(named.get(path.name)).get("name") or flat.get("method") or path.name
+        yield Run(path, str(name), flat, mapping(summary), list(_lines(path / "metrics.jsonl")))
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -260,13 +263,21 @@ def _tasks(facts: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[Task, ...]:
     if isinstance(given, Mapping):
         given = [{"name": name, **_dict(inner)} for name, inner in given.items()]
     tasks = [
-        Task(str(entry["name"]), tuple(map(str, entry.get("classes") or ())), entry)
+        Task(str(entry["name"]), _classes(entry), entry)
         for entry in (_dict(item, "name") for item in given or ())
         if "name" in entry
     ]
     names = {task.name for task in tasks}
     extra = sorted({cell.task for cell in cells} - names)
     return (*tasks, *(Task(name, ()) for name in extra))
+
+
+def _classes(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes; where they are bare numbers, with the label's name before them."""
+    classes = tuple(map(str, entry.get("classes") or ()))
+    label = str(entry.get("label") or "")
+    bare = label and all(name.lstrip("-").isdigit() for name in classes)
+    return tuple(f"{label} {name}" for name in classes) if bare else classes
 
 
 def _fractions(facts: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[float, ...]:

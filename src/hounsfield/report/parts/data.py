@@ -59,6 +59,14 @@ def leaks(study: Study) -> Iterator[str]:
             )
     if {"fraction", "patient", "split"} <= set(study.ladders.columns) and len(study.ladders):
         yield from _ladder_leak(study)
+    looked = study.facts.get("leaks")
+    if looked == []:
+        yield (
+            "No image, near-duplicate or patient of a test set was found among what anything in "
+            "this study was trained on."
+        )
+    if looked:
+        yield from (one for one in map(str, study.facts.get("warnings") or ()) if "Leak:" in one)
     for run in map(mapping, mapping(study.facts.get("pretrainings")).values()):
         if isinstance(run.get("patients_kept_out"), int):
             yield (
@@ -133,18 +141,23 @@ def _tables(study: Study, task: Task) -> Iterator[Grid]:
 
 
 def _part(study: Study, task: Task, folds: Sequence[Mapping[str, Any]], part: str) -> list[str]:
-    def span(name: str, what: str) -> str:
-        return words.span([int(fold[part][name][what]) for fold in there])
-
-    there = [fold for fold in folds if part in fold]
-    images = [[fold[part][name]["images"] for name in task.classes] for fold in there]
+    places = range(len(task.classes))
+    patients = [_counted(fold, part, "patients", task) for fold in folds]
+    images = [_counted(fold, part, "images", task) for fold in folds]
     return [
         part,
         _patients(study, task, part),
-        *(span(name, "patients") for name in task.classes),
-        *(span(name, "images") for name in task.classes),
-        _prevalence(task, [sum(column) for column in zip(*images, strict=True)]),
+        *(words.span([fold[place] for fold in patients]) for place in places),
+        *(words.span([fold[place] for fold in images]) for place in places),
+        _prevalence(task, [sum(fold[place] for fold in images) for place in places]),
     ]
+
+
+def _counted(fold: Mapping[str, Any], part: str, what: str, task: Task) -> list[int]:
+    """Patients or images of each class in a part of a fold, in the order of the classes."""
+    found = [mapping(one).get(what) for one in mapping(fold.get(part)).values()]
+    counts = [count if isinstance(count, int) else 0 for count in found]
+    return [*counts, *[0] * len(task.classes)][: len(task.classes)]
 
 
 def _prevalence(task: Task, images: Sequence[int]) -> str:

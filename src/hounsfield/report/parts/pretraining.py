@@ -1,6 +1,6 @@
 """The pre-trainings: did they learn, did they stay healthy, what did they cost."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import altair as alt
@@ -15,10 +15,19 @@ from hounsfield.report.style import Style
 MOST_POINTS = 300  # of a curve; a longer log is thinned
 NOT_HEALTH = ("step", "epoch", "loss", "lr", "time", "images_per_s", "wait_s", "progress")
 
+MEASURES = {
+    "grad_norm": "gradient norm",
+    "feature_std": "spread of the features",
+    "effective_rank": "effective rank of the features",
+    "knn_auc": "kNN probe, AUC",
+    "linear_auc": "linear probe, AUC",
+}
+HEADS = ("run", "backbone", "state", "images/s", "wall time", "steps", "first loss", "last loss")
+
 
 def section(study: Study, style: Style) -> Section:
     """A row a run, its loss, whatever else it logged, and its reconstructions."""
-    figures = [figure for run in study.runs for figure in _figures(run, study, style)]
+    figures = [*_losses(study, style), *_health(study, style)]
     pictures = [
         shown
         for entry in study.pictures.get("reconstructions") or ()
@@ -29,9 +38,7 @@ def section(study: Study, style: Style) -> Section:
 
 
 def _table(runs: Sequence[Run]) -> Grid:
-    heads = ["run", "backbone", "state", "images/s", "wall time", "steps", "images", "first loss",
-             "last loss"]  # fmt: skip
-    return grid("Pre-training runs", heads, [_row(run) for run in runs])
+    return grid("Pre-training runs", HEADS, [_row(run) for run in runs])
 
 
 def _row(run: Run) -> list[str]:
@@ -44,62 +51,92 @@ def _row(run: Run) -> list[str]:
         f"{rate:,.0f}" if _is_number(rate) else words.DASH,
         words.duration(wall if _is_number(wall) else None),
         _count(run.summary.get("steps")),
-        _count(run.summary.get("images") or run.config.get("corpus_size")),
         words.number(losses[0]) if losses else words.DASH,
         words.number(losses[-1]) if losses else words.DASH,
     ]
 
 
-def _figures(run: Run, study: Study, style: Style) -> Iterator[Figure]:
-    name = words.arm_name(run.name)
-    place = run.folder.name[:8]
-    for measure, series in _series(run.metrics):
-        title = "Loss" if measure == "loss" else words.sentence(measure.replace("_", " "))
-        yield Figure(
-            f"pretraining-{words.slug(run.name, place, measure)}",
-            f"{name}: {title.lower() if measure == 'loss' else measure.replace('_', ' ')}",
-            f"Run {place}. {len(series)} of {len(run.metrics)} logged steps are drawn.",
-            _line(series, title=title, arm=run.name, arms=study.arms, style=style),
-        )
+def _losses(study: Study, style: Style) -> Iterator[Figure]:
+    """A figure a run: losses of different methods are not comparable."""
+    for run in study.runs:
+        series = _series(run, "loss")
+        if series:
+            name, place = words.arm_name(run.name), run.folder.name[:8]
+            yield Figure(
+                f"pretraining-loss-{words.slug(run.name, place)}",
+                f"{name}: loss",
+                f"Run {place}, {words.plural(len(run.metrics), 'logged step')}. Losses of "
+                "different methods are not comparable.",
+                _lines(series, title="loss", study=study, style=style),
+            )
 
 
-def _series(metrics: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The loss first, then what tells whether the features stay healthy; thinned evenly."""
+def _health(study: Study, style: Style) -> Iterator[Figure]:
+    """A figure a measure, a line a run."""
     names = dict.fromkeys(
-        ["loss", *(name for line in metrics for name in line if name not in NOT_HEALTH)]
+        name
+        for run in study.runs
+        for line in run.metrics
+        for name in line
+        if name not in NOT_HEALTH
     )
-    for name in names:
-        found = [
-            {"step": line["step"], "value": line[name]}
-            for line in metrics
-            if _is_number(line.get(name)) and _is_number(line.get("step"))
-        ]
-        if len(found) > 1:
-            stride = -(-len(found) // MOST_POINTS)
-            yield name, [*found[:-1:stride], found[-1]]
+    for measure in names:
+        series = [row for run in study.runs for row in _series(run, measure)]
+        if series:
+            title = _title(measure)
+            yield Figure(
+                f"pretraining-{words.slug(measure)}",
+                words.sentence(title),
+                "Over the steps, a line a pre-training.",
+                _lines(series, title=title, study=study, style=style),
+            )
 
 
-def _line(
-    series: Sequence[dict[str, Any]],
-    *,
-    title: str,
-    arm: str,
-    arms: Sequence[str],
-    style: Style,
+def _title(measure: str) -> str:
+    """`knn_auc/bleed` as `kNN probe, AUC, bleed`; unknown measures as they are, in words."""
+    name, _, of = measure.partition("/")
+    told = MEASURES.get(name, name.replace("_", " "))
+    return f"{told}, {of}" if of else told
+
+
+def _series(run: Run, measure: str) -> list[dict[str, Any]]:
+    """A measure over the steps, thinned evenly; nothing where there are not two values."""
+    found = [
+        {
+            "arm": words.arm_name(run.name),
+            "run": run.folder.name[:8],
+            "step": line["step"],
+            "value": line[measure],
+        }
+        for line in run.metrics
+        if _is_number(line.get(measure)) and _is_number(line.get("step"))
+    ]
+    if len(found) < 2:
+        return []
+    stride = -(-len(found) // MOST_POINTS)
+    return [*found[:-1:stride], found[-1]]
+
+
+def _lines(
+    series: Sequence[dict[str, Any]], *, title: str, study: Study, style: Style
 ) -> dict[str, Any]:
+    shown = {row["arm"] for row in series}
+    arms = [arm for arm in study.arms if words.arm_name(arm) in shown]
     chart = (
         alt.Chart(drawing.ROWS)
-        .mark_line(strokeWidth=1.5, color=style.colours.get(arm, style.ink))
+        .mark_line(strokeWidth=1.5)
         .encode(
-            x=alt.X("step:Q", title="step").axis(grid=False, tickCount=5),
-            y=alt.Y("value:Q", title=title).scale(zero=False),
-            tooltip=["step:Q", alt.Tooltip("value:Q", title=title, format=".4g")],
+            x=alt.X("step:Q", title="step").axis(grid=False, tickCount=4),
+            y=alt.Y("value:Q", title=title).axis(tickCount=5).scale(zero=False),
+            detail="run:N",
+            color=drawing.by_colour(arms, style),
+            opacity=drawing.isolated(1),
+            tooltip=["arm:N", "run:N", "step:Q", alt.Tooltip("value:Q", title=title, format=".4g")],
         )
     )
     ends = f"from {series[0]['value']:.4g} to {series[-1]['value']:.4g}"
-    return drawing.finish(
-        chart, style, says=f"{title} over the steps, {ends}.", data=series, height=190
-    )
+    says = f"{words.sentence(title)} over the steps, {ends}."
+    return drawing.finish(chart, style, says=says, data=series, height=200)
 
 
 def _is_number(value: Any) -> bool:
