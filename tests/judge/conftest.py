@@ -110,6 +110,6 @@ class FakeStudy:
         pl.concat([val.cast(test.schema), test]).write_parquet(cell / "scores.parquet")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fake_study():
     return FakeStudy

@@ -138,7 +138,7 @@ def _with_intervals(
         for first in range(0, len(group), AT_ONCE):
             here = slice(first, first + AT_ONCE)
             for one in answer(chosen, weights[here], blanks[here], comparisons):
-                single = one.estimate if group[0].single else None
+                single = one.estimate if group[0].single and one.metric == "auc" else None
                 yield _flagged(one, board.truth, measured, single=single)
 
 
@@ -295,7 +295,7 @@ def _filled(blank: Answer, found: Intervals, place: int) -> Answer:
 def _flagged(
     one: Answer, truth: Truth, measured: Measured, *, single: float | None = None
 ) -> Answer:
-    said = limits.flags(truth, measured, repeats=one.repeats, estimate=single)
+    said = limits.flags(truth, measured, repeats=one.repeats, single=single)
     return replace(one, flag="; ".join(filter(None, [one.flag, *said])))
 
 

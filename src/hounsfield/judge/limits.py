@@ -43,7 +43,7 @@ def refusal(truth: Truth, measured: Measured) -> str:
 
 
 def flags(
-    truth: Truth, measured: Measured, *, repeats: int, estimate: float | None = None
+    truth: Truth, measured: Measured, *, repeats: int, single: float | None = None
 ) -> list[str]:
     """What must stand beside an interval.
 
@@ -51,12 +51,12 @@ def flags(
         truth: The test images.
         measured: The metric on them.
         repeats: How many repeats it rests on.
-        estimate: Of a single arm; None for differences.
+        single: The AUC of a single arm; None for differences and other metrics.
     """
     said = []
     if measured.scarcest < FEW_CARRIERS or len(truth.folds) < FEW_PATIENTS:
         said.append("few patients")
-    if estimate is not None and estimate >= NEAR_ONE:
+    if single is not None and single >= NEAR_ONE:
         said.append("AUC near 1")
     if repeats == 1:
         said.append("one repeat: test-patient uncertainty only; training variation not measured")

@@ -1,4 +1,7 @@
-"""From a study folder to its numbers: `results.parquet`, a row a number, and `verdicts.json`."""
+"""From a study folder to its numbers: `results.parquet`, a row a number, and `verdicts.json`.
+
+Cells that took no part are listed in `left_out.json`, with the reason for each.
+"""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -128,3 +131,4 @@ def _write(folder: Path, results: Results) -> None:
     results.table.write_parquet(buffer)
     write_whole(folder / "results.parquet", buffer.getvalue())
     write_json(folder / "verdicts.json", [asdict(verdict) for verdict in results.verdicts])
+    write_json(folder / "left_out.json", [asdict(cell) for cell in results.left_out])
