@@ -8,18 +8,21 @@ from hounsfield.models.pretrained import Card, load_into
 from hounsfield.study.config import IMAGENET, StudyConfig
 from hounsfield.study.task import Task
 
+RANDOM = "random"  # the start of a pre-training from nothing
 HARMLESS = "ImageNet"  # a corpus of this name holds no patients
 
 
 def cards_of(config: StudyConfig) -> dict[str, Card]:
-    """The card of every arm that starts from somebody else's weights or from an earlier run's.
+    """The card of every arm whose weights, or the start of whose pre-training, were there before.
 
     Each is loaded once, so what does not fit is refused now and not after the pre-trainings.
 
     Raises:
         WeightsError: An arm's weights do not fill the backbone, or cannot be had.
     """
-    sources = {IMAGENET: IMAGENET, **config.weights}
+    starts = {name: str(run.get("init", RANDOM)) for name, run in config.pretrain.items()}
+    started = {name: init for name, init in starts.items() if init != RANDOM}
+    sources = {IMAGENET: IMAGENET, **config.weights, **started}
     return {
         arm: load_into(create(config.backbone), sources[arm])
         for arm in config.arms

@@ -125,7 +125,7 @@ class StudyConfig(Config):
         tasks: Name -> task.
         pretrain: Name -> settings of a pre-training; its method is its name unless it says so.
             Stores are names in `stores`; none given means all of them.
-        weights: Name -> a file with weights of the backbone.
+        weights: Name -> a file, a run or a hub id with weights of the backbone.
         predictions: Name -> a CSV with somebody else's scores.
         arms: scratch, imagenet, histogram, position, or a name in the three tables above.
         backbone: Of all arms.
@@ -207,6 +207,8 @@ class StudyConfig(Config):
 def load_study(path: Path) -> StudyConfig:
     """The study in the file `path`; its paths are made absolute, from the file's own folder.
 
+    Weights that are no file there may be a hub id, and stay as they are.
+
     Raises:
         ConfigError: The file is missing, not TOML, or says something that is not allowed.
     """
@@ -215,10 +217,16 @@ def load_study(path: Path) -> StudyConfig:
     for table in ("stores", "weights", "predictions"):
         if isinstance(values.get(table), dict):
             values[table] = {
-                name: str(path.resolve().parent / place) if isinstance(place, str) else place
+                name: _placed(path.resolve().parent, place, must=table != "weights")
                 for name, place in values[table].items()
             }
     return parse(StudyConfig, values, where=str(path))
+
+
+def _placed(folder: Path, place: Any, *, must: bool) -> Any:
+    if isinstance(place, str) and (must or (folder / place).exists()):
+        return str(folder / place)
+    return place
 
 
 def _check_primary(primary: Primary, study: StudyConfig) -> None:

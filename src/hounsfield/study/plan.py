@@ -20,7 +20,9 @@ from hounsfield.data.split import Split
 from hounsfield.data.store import Store
 from hounsfield.errors import ConfigError, LabelError, one_of
 from hounsfield.models.backbone import create
+from hounsfield.models.weights_source import Card
 from hounsfield.seeding import seed_of, stream
+from hounsfield.study.cards import cards_of, doubts
 from hounsfield.study.config import CONTROLS, IMAGENET, POSITION, SCRATCH, Primary, StudyConfig
 from hounsfield.study.controls import order_is_known
 from hounsfield.study.predictions import read
@@ -123,6 +125,7 @@ class Plan:
         cells: In the order in which they run.
         primary: The question that decides, every field filled; None with a single arm.
         warnings: What a reader of the results must know.
+        cards: Arm -> where its weights come from, if from outside the study.
     """
 
     config: StudyConfig
@@ -133,6 +136,7 @@ class Plan:
     cells: tuple[Cell, ...]
     primary: Primary | None
     warnings: tuple[str, ...]
+    cards: Mapping[str, Card]
 
     @property
     def hash(self) -> str:
@@ -149,9 +153,11 @@ def plan(config: StudyConfig) -> Plan:
         LabelError: Labels cannot serve a task, or a fraction is too small to hold every class.
         LeakError: A patient stands in two parts of a split.
         StoreError: A store cannot be opened.
+        WeightsError: An arm's weights do not fill the backbone, or cannot be had.
     """
     stores = {name: Path(path) for name, path in config.stores.items()}
     _check_size(config)
+    cards = cards_of(config)
     tasks = {name: load(name, task, stores) for name, task in config.tasks.items()}
     splits = {key: value for task in tasks.values() for key, value in _splits(task, config)}
     ladders = dict(_ladders(tasks, splits, config))
@@ -165,7 +171,10 @@ def plan(config: StudyConfig) -> Plan:
         for repeat in range(config.repeats)
     }
     cells = tuple(
-        _cell(config, tasks[task], (protocol, arm, fraction, repeat, fold), splits, ladders, runs)
+        _cell(
+            config, tasks[task], (protocol, arm, fraction, repeat, fold),
+            splits, ladders, runs, cards,
+        )
         for protocol in config.protocols
         for task in tasks
         for repeat in range(config.repeats)
@@ -173,7 +182,7 @@ def plan(config: StudyConfig) -> Plan:
         for fraction in config.fractions
         for arm in config.arms
         if arm != POSITION or order_is_known(tasks[task])
-    )
+    )  # fmt: skip
     for name in {run.name for run in runs.values()}:
         build(runs[name, 0, 0].config, corpus_size=1)  # refuses now what it would refuse later
     return Plan(
@@ -184,7 +193,8 @@ def plan(config: StudyConfig) -> Plan:
         pretrainings={run.hash: run for run in runs.values()},
         cells=cells,
         primary=_primary(config),
-        warnings=tuple(_warnings(config, tasks)),
+        warnings=(*_warnings(config, tasks), *doubts(cards, tasks)),
+        cards=cards,
     )
 
 
@@ -195,13 +205,14 @@ def _cell(
     splits: Mapping[tuple[str, int], Split],
     ladders: Mapping[tuple[str, int, int, float], Rung],
     runs: Mapping[Any, Pretraining],
+    cards: Mapping[str, Card],
 ) -> Cell:
     protocol, arm, fraction, repeat, fold = place
     rung = ladders[task.name, fold, repeat, fraction]
     if protocol == "paper":
         rung = Rung(rung.train, splits[task.name, fold].val)  # it does not shrink with the labels
     test = splits[task.name, fold].test
-    kind, pretraining, start = _arm(arm, fold, repeat, config, runs)
+    kind, pretraining, start = _arm(arm, fold, repeat, config, runs, cards)
     seed = seed_of(config.seed, "cell", task.name, repeat, fold)
     settings = {
         "recipe": RECIPE,
@@ -349,19 +360,24 @@ def _pretraining(
 
 
 def _arm(
-    name: str, fold: int, repeat: int, config: StudyConfig, runs: Mapping[Any, Pretraining]
+    name: str,
+    fold: int,
+    repeat: int,
+    config: StudyConfig,
+    runs: Mapping[Any, Pretraining],
+    cards: Mapping[str, Card],
 ) -> tuple[ArmKind, str | None, dict[str, Any]]:
     """What the arm is, the hash of its pre-training, and all that decides its start."""
     if name in config.pretrain:
         run = runs[name, fold, repeat].hash
         return "pretrained", run, {"pretraining": run}
-    if name in config.weights:
-        return "weights", None, {"sha256": _sha256(Path(config.weights[name]))}
+    if name in cards:
+        kind: ArmKind = "imagenet" if name == IMAGENET else "weights"
+        return kind, None, {"sha256": cards[name].sha256}
     if name in config.predictions:
         read(Path(config.predictions[name]))  # refuses now what it would refuse later
         return "predictions", None, {"sha256": _sha256(Path(config.predictions[name]))}
-    kinds: dict[str, ArmKind] = {SCRATCH: "scratch", IMAGENET: "imagenet"}
-    return kinds.get(name, "control"), None, {}
+    return "scratch" if name == SCRATCH else "control", None, {}
 
 
 def _settings(protocol: str, kind: ArmKind, config: StudyConfig) -> dict[str, Any]:

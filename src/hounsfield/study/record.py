@@ -54,7 +54,13 @@ def _facts(plan: Plan, leaks: list[dict[str, Any]]) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         "stores": {name: _store(Path(path)) for name, path in config.stores.items()},
         "tasks": {name: _task(plan, task) for name, task in plan.tasks.items()},
-        "arms": {cell.arm: {"kind": cell.kind} for cell in plan.cells},
+        "arms": {
+            cell.arm: {
+                "kind": cell.kind,
+                "card": plan.cards[cell.arm].to_json() if cell.arm in plan.cards else None,
+            }
+            for cell in plan.cells
+        },
         "fractions": list(config.fractions),
         "repeats": config.repeats,
         "folds": config.folds,
