@@ -203,12 +203,14 @@ def test_other_test_images_or_scores_that_are_not_finite_are_left_out(tmp_path, 
     )
     table = pl.read_parquet(paths[1] / "scores.parquet")
     table.slice(0, len(table) - 1).write_parquet(paths[1] / "scores.parquet")
+    table = pl.read_parquet(paths[2] / "scores.parquet")
+    table.with_columns(logit_2=pl.col("logit_0")).write_parquet(paths[2] / "scores.parquet")
+    (paths[3] / "cell.json").write_text("{")
     judge(folder)
     reasons = [cell["reason"] for cell in json.loads((folder / "left_out.json").read_text())]
-    assert reasons == [
-        "a score is not finite",
-        "its test images are not those of the other cells of this task and fold",
-    ]
+    other = "its test images or classes are not those of the other cells of this task and fold"
+    broken = f"{paths[3].name}/cell.json is broken"
+    assert reasons == ["a score is not finite", broken, other, other]
 
 
 def test_the_order_of_files_and_rows_changes_nothing(tmp_path, fake_study):

@@ -311,11 +311,10 @@ def _plain(board: Board, metric: Plain, start: Answer) -> Iterator[Answer]:
         if not repeats.any():
             yield replace(blank, reason="no repeat is complete")
             continue
-        yield replace(
-            blank,
-            estimate=_number(values[place][repeats].mean()),
-            reason="no interval is known to hold for this metric",
-        )
+        estimate = _number(values[place][repeats].mean())
+        known = "no interval is known to hold for this metric"
+        absent = "a class is missing from the test set, or from a fold of it"
+        yield replace(blank, estimate=estimate, reason=absent if estimate is None else known)
 
 
 def _within_folds(metric: Plain, logits: Floats, truth: Truth) -> Floats:

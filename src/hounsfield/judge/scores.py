@@ -41,8 +41,9 @@ class Cell:
 
     @property
     def test_hash(self) -> str:
-        """Changes with any test image, its patient or its label."""
-        columns = (self.test[name].cast(pl.String).str.join("\x1f").item() for name in TEST)
+        """Changes with any test image, its patient or its label, and with the classes."""
+        columns = [self.test[name].cast(pl.String).str.join("\x1f").item() for name in TEST]
+        columns.append(str(self.logits.shape[1]))
         return hashlib.sha256("\x1e".join(columns).encode()).hexdigest()
 
 
@@ -130,7 +131,9 @@ def read_cells(
     for path in _planned(folder, facts):
         place, facts_of_cell = _facts_of(path / "cell.json")
         if place is None:
-            left_out.append(LeftOut("", "", "", 0.0, 0, 0, "failed", f"{path.name}: no cell.json"))
+            left_out.append(
+                LeftOut("", "", "", 0.0, 0, 0, "failed", f"{path.name}/cell.json is broken")
+            )
             continue
         if not _is_planned(place, plan):
             continue
@@ -209,7 +212,7 @@ def _read(path: Path, place: Place, facts: Mapping[str, Any]) -> Cell | str:
         return "a score is not finite"
     if test["patient"].null_count() or (test["patient"] == "").any():
         return "a test image has no patient; slices must not be taken for independent patients"
-    if not test["label"].is_between(0, len(columns) - 1).all():
+    if not test["label"].is_between(0, len(columns) - 1).fill_null(False).all():
         return f"a label is not one of the classes 0 to {len(columns) - 1}"
     return Cell(
         place,
@@ -232,7 +235,9 @@ def _on_the_same_images(
     for cell, key in zip(cells, hashes, strict=True):
         usual = votes[cell.place[1], cell.place[5]].most_common(1)[0][0]
         if key != usual:
-            reason = "its test images are not those of the other cells of this task and fold"
+            reason = (
+                "its test images or classes are not those of the other cells of this task and fold"
+            )
             left_out.append(_left_out(cell.place, "failed", reason))
         elif cell.place in seen:
             left_out.append(_left_out(cell.place, "failed", "another cell has the same place"))
