@@ -56,23 +56,17 @@ def verdicts(answers: Sequence[Answer], primary: Primary) -> Iterator[Verdict]:
         if (one.level, one.metric, one.fraction)
         == (primary.level, primary.metric, primary.fraction)
     }
-    places = list(dict.fromkeys((one.task, one.protocol) for one in answers))
     home = (primary.task, primary.protocol)
     contrast = (primary.arm, primary.baseline)
-    yield _better(primary, contrast, asked.get(("difference", *home, *contrast)))
-    for place in sorted(places, key=lambda place: place != home):
+    yield _better(primary, asked.get(("difference", *home, *contrast)))
+    for place in dict.fromkeys([home, *((one.task, one.protocol) for one in answers)]):
         for pair in primary.hypotheses:
-            yield _robust(
-                primary,
-                pair,
-                place,
-                asked.get(("difference", *place, *pair)),
-                asked.get(("drop_difference", *place, *pair)),
-            )
+            difference = asked.get(("difference", *place, *pair))
+            drops = asked.get(("drop_difference", *place, *pair))
+            yield _robust(primary, pair, place, difference, drops)
 
 
-def _better(primary: Primary, pair: tuple[str, str], found: Answer | None) -> Verdict:
-    arm, baseline = pair
+def _better(primary: Primary, found: Answer | None) -> Verdict:
     outcome: Outcome = "undecided"
     if found is None or found.low is None or found.estimate is None or found.p_holm is None:
         because = _no_number(found)
@@ -82,22 +76,15 @@ def _better(primary: Primary, pair: tuple[str, str], found: Answer | None) -> Ve
         because = f"the difference is {_said(found)}."
         if outcome == "undecided":
             because += _could_have_seen(found)
-    return Verdict(
-        hypothesis=f"{arm} is better than {baseline} with {primary.fraction:.0%} of the labels",
-        kind="better",
-        primary=True,
-        arm=arm,
-        baseline=baseline,
-        task=primary.task,
-        protocol=primary.protocol,
-        level=primary.level,
-        metric=primary.metric,
-        fraction=primary.fraction,
-        verdict=outcome,
-        because=because,
+    share = f"{primary.fraction:.0%}"
+    return _verdict(
+        primary,
+        (primary.arm, primary.baseline),
+        (primary.task, primary.protocol),
+        f"{primary.arm} is better than {primary.baseline} with {share} of the labels",
+        (outcome, because),
         difference=found,
-        drop_difference=None,
-        smallest_effect=found.smallest_effect if found and outcome == "undecided" else None,
+        drops=None,
     )
 
 
@@ -109,13 +96,37 @@ def _robust(
     drops: Answer | None,
 ) -> Verdict:
     arm, baseline = pair
-    outcome, because = _weighed(primary, baseline, difference, drops)
-    return Verdict(
-        hypothesis=f"{arm} is more robust to few labels than {baseline}",
+    return _verdict(
+        primary,
+        pair,
+        place,
+        f"{arm} is more robust to few labels than {baseline}",
+        _weighed(primary, baseline, difference, drops),
+        difference=difference,
+        drops=drops,
         kind="robust",
+    )
+
+
+def _verdict(
+    primary: Primary,
+    pair: tuple[str, str],
+    place: tuple[str, str],
+    hypothesis: str,
+    weighed: tuple[Outcome, str],
+    *,
+    difference: Answer | None,
+    drops: Answer | None,
+    kind: Literal["better", "robust"] = "better",
+) -> Verdict:
+    outcome, because = weighed
+    decisive = difference if kind == "better" else drops
+    return Verdict(
+        hypothesis=hypothesis,
+        kind=kind,
         primary=place == (primary.task, primary.protocol),
-        arm=arm,
-        baseline=baseline,
+        arm=pair[0],
+        baseline=pair[1],
         task=place[0],
         protocol=place[1],
         level=primary.level,
@@ -125,7 +136,7 @@ def _robust(
         because=because,
         difference=difference,
         drop_difference=drops,
-        smallest_effect=drops.smallest_effect if drops and outcome == "undecided" else None,
+        smallest_effect=decisive.smallest_effect if decisive and outcome == "undecided" else None,
     )
 
 
