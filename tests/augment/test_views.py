@@ -79,6 +79,7 @@ def test_a_mixed_batch_holds_the_views_of_two_pure_ones(name):
         ("two_views", [64, 64]),
         ("multi_crop", [64] * 2 + [32] * 6),
         ("supervised", [64]),
+        ("supervised_sided", [64]),
         ("plain", [64]),
         ("paper_single", [64]),
         ("paper_two_views", [64, 64]),
@@ -139,6 +140,25 @@ def test_what_lies_outside_the_image_is_air():
         darkest = view.amin(dim=(1, 2, 3)) * 0.25 + 0.5
         assert (darkest < 0.05).sum() > 10  # some turned views show a corner
         assert view.max() > -2
+
+
+def test_labels_that_tell_left_from_right_have_views_that_do():
+    bright_left = torch.full((60, 1, 64, 64), -1000, dtype=torch.int16)
+    bright_left[..., :32] = 500
+    found = {}
+    for name in ("supervised", "supervised_sided"):
+        (view,) = recipe(name, size=64)(bright_left, torch.ones(60, dtype=torch.bool), chance(4))
+        found[name] = (view[..., :32].mean((1, 2, 3)) > view[..., 32:].mean((1, 2, 3))).sum()
+    assert 15 < found["supervised"] < 45
+    assert found["supervised_sided"] == 60
+
+
+def test_the_images_given_stay_as_they_are():
+    for dtype in (torch.int16, torch.float32):
+        given = images().to(dtype)
+        before = given.clone()
+        recipe("two_views", size=64)(given, MIXED, chance(0))
+        assert torch.equal(given, before)
 
 
 def test_display_values_vary_less_than_hu():

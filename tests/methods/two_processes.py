@@ -1,4 +1,4 @@
-"""One of several processes that share a batch: `python two_processes.py RANK PROCESSES FOLDER`."""
+"""One of two processes that share a batch: `python two_processes.py RANK FOLDER`."""
 
 import sys
 from pathlib import Path
@@ -99,7 +99,8 @@ def layers() -> dict[str, torch.Tensor]:
 
 def total(part: torch.Tensor) -> torch.Tensor:
     joint = part.clone()
-    distributed.all_reduce(joint)
+    if processes() > 1:
+        distributed.all_reduce(joint)
     return joint
 
 
@@ -115,10 +116,12 @@ def everything() -> dict[str, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
+    if rank == 0:  # what one process does with all of it, before it has company
+        torch.save(everything(), folder / "alone.pt")
     distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
     torch.save(everything(), folder / f"{rank}.pt")
     distributed.destroy_process_group()

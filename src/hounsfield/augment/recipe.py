@@ -53,7 +53,7 @@ class Recipe:
             generator: All the chance. One on the CPU gives the same crops, windows and choices
                 on every device, without a wait for the device; the noise is the device's own.
         """
-        pixels, kinds = images.float(), is_hu.to(images.device)
+        pixels, kinds = images.to(torch.float32, copy=True), is_hu.to(images.device)
         if self.prepare is not None:
             pixels, kinds = self.prepare(pixels, kinds), torch.zeros_like(kinds)
         # Above air, so that the zeros that sampling finds outside an image are air.

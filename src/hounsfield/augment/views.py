@@ -83,8 +83,19 @@ def _multi_crop(name: str, size: int, channels: int, window: tuple[float, float]
 
 
 def _supervised(name: str, size: int, channels: int, window: tuple[float, float]) -> Recipe:
-    """Fine-tuning's: a little of everything, nothing that changes a diagnosis."""
-    geometry = Geometry(scale=(0.8, 1.0), ratio=(0.95, 1.05), degrees=10.0, mirror_x=0.5)
+    """Fine-tuning's: a little of everything, for labels that a mirror does not change."""
+    return _light(name, size, channels, window, mirror_x=0.5)
+
+
+def _supervised_sided(name: str, size: int, channels: int, window: tuple[float, float]) -> Recipe:
+    """Fine-tuning's where labels tell left from right: never mirrored."""
+    return _light(name, size, channels, window, mirror_x=0.0)
+
+
+def _light(
+    name: str, size: int, channels: int, window: tuple[float, float], *, mirror_x: float
+) -> Recipe:
+    geometry = Geometry(scale=(0.8, 1.0), ratio=(0.95, 1.05), degrees=10.0, mirror_x=mirror_x)
     mild = Windowed(window_hu=window, hu=_LIGHT_HU, display=_LIGHT_DISPLAY)
     return Recipe(name, (View(size, geometry, mild),), channels)
 
@@ -104,6 +115,7 @@ RECIPES: Mapping[str, Callable[[str, int, int, tuple[float, float]], Recipe]] = 
     "two_views": _two_views,
     "multi_crop": _multi_crop,
     "supervised": _supervised,
+    "supervised_sided": _supervised_sided,
     "plain": _plain,
     "paper_single": lambda name, size, channels, _: published.single(name, size, channels),
     "paper_two_views": lambda name, size, channels, _: published.two_views(name, size, channels),

@@ -103,7 +103,7 @@ class JointBatchNorm(_BatchNorm):
         shift = -mean * scale
         if self.affine:
             scale, shift = scale * self.weight, shift * self.weight + self.bias
-        return torch.addcmul(shift.view(shape), x, scale.view(shape)).to(x.dtype)
+        return torch.addcmul(shift.view(shape), exact, scale.view(shape)).to(x.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor, *, count: int) -> None:
         assert self.running_mean is not None  # noqa: S101 - for mypy: it tracks
