@@ -75,9 +75,7 @@ def sparse_maps(backbone: Backbone, images: Tensor, layout: Layout) -> list[Tens
 
 
 def dense_maps(backbone: Backbone, images: Tensor, layout: Layout) -> list[Tensor]:
-    strides = [fact["reduction"] for fact in backbone.net.feature_info]
-    maps = masked_maps(backbone.net, images, mask_of(layout))
-    return [each for stride, each in zip(strides, maps, strict=True) if stride >= 4]
+    return [*masked_maps(backbone.net, images, mask_of(layout)).values()]
 
 
 @dataclass(frozen=True)

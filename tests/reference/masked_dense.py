@@ -41,11 +41,16 @@ class Mask:
         return maps * self.at(maps.shape[2])[0].to(maps.dtype)
 
 
-def masked_maps(net: nn.Module, images: Tensor, mask: Mask) -> list[Tensor]:
-    """All feature maps of a timm network, zero where hidden; the last as its head would get it."""
+def masked_maps(net: nn.Module, images: Tensor, mask: Mask) -> dict[int, Tensor]:
+    """Feature maps of a timm network by stride, from 4 up, zero where hidden.
+
+    The last one is what the network's head would get.
+    """
     with _masked(net, mask):
         last, maps = net.forward_intermediates(images)
-    return [mask.hide(each) for each in (*maps[:-1], last)]
+    strides = [fact["reduction"] for fact in net.feature_info]
+    by_stride = dict(zip(strides, (*maps[:-1], last), strict=True))
+    return {stride: mask.hide(each) for stride, each in by_stride.items() if stride >= 4}
 
 
 def masked_spark_loss(spark: SparK, images: Tensor, patches: Tensor) -> Tensor:
@@ -58,8 +63,7 @@ def masked_spark_loss(spark: SparK, images: Tensor, patches: Tensor) -> Tensor:
     """
     mask = Mask(patches)
     drawn: dict[int, Tensor] = {}
-    for maps in masked_maps(spark.backbone.net, images, mask):
-        stride = images.shape[2] // maps.shape[2]
+    for stride, maps in masked_maps(spark.backbone.net, images, mask).items():
         if str(stride) not in spark.densify:
             continue
         densify = spark.densify[str(stride)]
@@ -105,9 +109,15 @@ def _batch_norm(forward: Forward, layer: Any, mask: Mask, maps: Tensor) -> Tenso
     batch, channels, height, width = maps.shape
     visible = mask.at(height)[1]
     pixels = maps.permute(0, 2, 3, 1).reshape(-1, channels)
-    normed = forward(layer, pixels[visible][:, :, None, None])[:, :, 0, 0]
-    whole = pixels.new_zeros(pixels.shape).index_copy(0, visible, normed)
+    normed = forward(layer, pixels.index_select(0, visible)[:, :, None, None]).flatten(1)
+    whole = pixels.new_zeros(pixels.shape).index_copy_(0, visible, normed)
     return whole.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _relu(forward: Forward, layer: nn.ReLU, mask: Mask, maps: Tensor) -> Tensor:
+    """As it is, but never in place: after a norm the maps are a view here, which would be slow."""
+    del forward, layer, mask
+    return torch.relu(maps)
 
 
 def _group_norm(forward: Forward, layer: nn.GroupNorm, mask: Mask, maps: Tensor) -> Tensor:
@@ -152,6 +162,7 @@ RULES: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.MaxPool2d: _hide_first,
     nn.AvgPool2d: _hide_first,
     _BatchNorm: _batch_norm,
+    nn.ReLU: _relu,
     nn.GroupNorm: _group_norm,
     GlobalResponseNorm: _response_norm,
     SEModule: _squeeze_excite,
