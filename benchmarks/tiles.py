@@ -1,6 +1,6 @@
 """What the visible tiles save: time and memory against the masked-dense way, in one run.
 
-    python benchmarks/tiles.py [--batch 16] [--rounds 5] [--device cpu]
+    python benchmarks/tiles.py [encoders] [memory] [steps] [--batch 16] [--rounds 5] [--device cpu]
 
 Every ratio is a median over rounds in which the ways take turns. On the CPU one thread runs and its
 own time counts, so that other work on the machine hardly matters; memory is read from Linux's
@@ -34,6 +34,7 @@ OURS = SparKConfig()
 def main() -> None:
     """Print a line a number."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all without")
     arguments.add_argument("--batch", type=int, default=16)
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--device", default="cpu")
@@ -44,9 +45,9 @@ def main() -> None:
         print(peak_mb(encoder_ways("resnet50", 224, given.batch, given.device)[given.peak]))
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {given.batch}")
-    encoders(given)
-    memory(given)
-    steps(given)
+    for name, part in PARTS.items():
+        if not given.parts or name in given.parts:
+            part(given)
 
 
 def encoders(given: argparse.Namespace) -> None:
@@ -54,7 +55,7 @@ def encoders(given: argparse.Namespace) -> None:
     for name, size in (("resnet50", 224), ("resnet18", 128)):
         times = take_turns(encoder_ways(name, size, given.batch, given.device), given.rounds)
         rates(f"{name}_{size}", times, given.batch)
-        print(f"tiles_speedup_{name}_{size} {ratio(times, 'masked', 'tiles'):.2f}")
+        print(f"tiles_speedup_{name}_{size} {ratio(times, 'masked', 'tiles'):.2f}", flush=True)
         print(f"masked_over_timm_{name}_{size} {ratio(times, 'masked', 'timm'):.2f}")
 
 
@@ -178,6 +179,8 @@ def high_water_kb() -> int:
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
+
+PARTS = {"encoders": encoders, "memory": memory, "steps": steps}
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,115 @@
+"""Which decoder serves the encoder best at equal time: widths and shapes, trained and probed.
+
+    python benchmarks/decoder.py STORE LABEL [--seconds 60] [--size 96] [--seeds 1]
+
+Each trains the same small network on a store's training patients for the same CPU time of one
+thread. Then patients kept aside (split "val") judge it: the paper's reconstruction loss under fixed
+masks, and a linear and a nearest-neighbour probe of the encoder for the label (AUC).
+"""
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hounsfield.augment.views import Recipe, recipe
+from hounsfield.data.batches import Batches, Pool
+from hounsfield.data.store import Store
+from hounsfield.methods.spark import SparK, SparKConfig
+from hounsfield.models.backbone import create
+from hounsfield.models.probe import knn, linear
+from hounsfield.seeding import seed_of
+
+DECODERS = ((768, 1), (384, 1), (256, 1), (256, 4), (128, 4))  # width, last stride
+BATCH = 32
+RATE = 1e-3
+
+
+def main() -> None:
+    """Print a line for each decoder and seed."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("store", type=Path)
+    arguments.add_argument("label")
+    arguments.add_argument("--seconds", type=float, default=60.0)
+    arguments.add_argument("--size", type=int, default=96)
+    arguments.add_argument("--seeds", type=int, default=1)
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    store = Store.open(given.store)
+    print("width stride seed steps val_loss linear_auc knn_auc", flush=True)
+    for seed in range(given.seeds):
+        for width, stride in DECODERS:
+            model, steps = trained(store, width, stride, given, seed)
+            loss, probes = judged(model, store, given)
+            found = " ".join(f"{each:.3f}" for each in (loss, *probes))
+            print(f"{width} {stride} {seed} {steps} {found}", flush=True)
+
+
+def trained(
+    store: Store, width: int, stride: int, given: argparse.Namespace, seed: int
+) -> tuple[SparK, int]:
+    """SparK with this decoder after the given time, and its steps."""
+    torch.manual_seed(seed_of(seed, "decoder"))
+    model = SparK(
+        create("resnet10_half", seed=seed),
+        SparKConfig(decoder_width=width, decoder_stride=stride),
+        image_size=given.size,
+        corpus_size=len(store),
+    ).to(memory_format=torch.channels_last)
+    batches = Batches([store], [rows_of(store, "train")], batch=BATCH, seed=seed)
+    views = recipe("single", size=given.size)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
+    start, step = time.process_time(), 0
+    while (progress := (time.process_time() - start) / given.seconds) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * min(progress / 0.05, 0.5 * (1 + math.cos(math.pi * progress)))
+        batch = batches.load(step)
+        chance = torch.Generator().manual_seed(seed_of(seed, "views", step))
+        loss = model(views(batch.images, batch.is_hu, chance)).loss
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        step += 1
+    return model.eval(), step
+
+
+@torch.no_grad()
+def judged(
+    model: SparK, store: Store, given: argparse.Namespace
+) -> tuple[float, tuple[float, float]]:
+    """The paper's loss on validation patients; a linear and a neighbour probe's AUC."""
+    plain = recipe("plain", size=given.size)
+    val = images_of(store, rows_of(store, "val"), plain)
+    model.config = SparKConfig(empty_std=0.0)
+    torch.manual_seed(0)
+    losses = [float(model.step(part, model.draw_layout(part)).loss) for part in val.split(64)]
+    labelled = store.index[given.label].is_not_null().to_numpy()
+    parts = {name: rows_of(store, name) for name in ("train", "val")}
+    rows = np.concatenate([part[labelled[part]] for part in parts.values()])
+    features = torch.cat([model.backbone(x) for x in images_of(store, rows, plain).split(64)])
+    labels = store.index[given.label].gather(rows).to_numpy().astype(np.int64)
+    fitted = np.isin(rows, parts["train"])
+    return sum(losses) / len(losses), (
+        linear(features, labels, fitted=fitted),
+        knn(features, labels, fitted=fitted),
+    )
+
+
+def rows_of(store: Store, split: str) -> np.ndarray:
+    """The rows of a split."""
+    return np.flatnonzero((store.index["split"] == split).fill_null(value=False).to_numpy())
+
+
+def images_of(store: Store, rows: np.ndarray, plain: Recipe) -> Tensor:
+    """The rows' images, normalised, without augmentation."""
+    batch = Pool([store], [rows]).load(np.arange(len(rows)), torch.device("cpu"))
+    return plain(batch.images, batch.is_hu, torch.Generator())[0]
+
+
+if __name__ == "__main__":
+    main()
