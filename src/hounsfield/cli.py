@@ -386,6 +386,22 @@ def leaks(
 
 
 @app.command()
+def reconstruct(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run of SparK.")],
+    path: Annotated[Path, typer.Argument(metavar="STORE", help="Where the slices come from.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.png", help="The picture.")],
+    slices: Annotated[int, typer.Option(min=1, help="How many, a row each.")] = 6,
+    seed: Annotated[int, typer.Option(help="Decides slices and masks.")] = 0,
+) -> None:
+    """Draw slices as SparK sees and completes them: input, what is visible, reconstruction."""
+    from hounsfield.data.store import Store
+    from hounsfield.train.reconstruct import reconstruct as draw
+
+    draw(run, Store.open(path), out, slices=slices, seed=seed)
+    typer.echo(f"Picture: {out}")
+
+
+@app.command()
 def contract(
     method: Annotated[
         str, typer.Argument(metavar="METHOD", help="A method's name, or package.module:Class.")
