@@ -1,6 +1,7 @@
 """Which decoder serves the encoder best at equal time: widths and shapes, trained and probed.
 
-    python benchmarks/decoder.py STORE LABEL [--seconds 60] [--size 96] [--seeds 1]
+    python benchmarks/decoder.py STORE LABEL [--seconds 60] [--size 96] [--seed 0]
+        [--decoder WIDTH STRIDE]
 
 Each trains the same small network on a store's training patients for the same CPU time of one
 thread. Then patients kept aside (split "val") judge it: the paper's reconstruction loss under fixed
@@ -30,29 +31,28 @@ RATE = 1e-3
 
 
 def main() -> None:
-    """Print a line for each decoder and seed."""
+    """Print a line for each decoder."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("store", type=Path)
     arguments.add_argument("label")
     arguments.add_argument("--seconds", type=float, default=60.0)
     arguments.add_argument("--size", type=int, default=96)
-    arguments.add_argument("--seeds", type=int, default=1)
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--decoder", type=int, nargs=2, help="this one alone")
     given = arguments.parse_args()
     torch.set_num_threads(1)
     store = Store.open(given.store)
     print("width stride seed steps val_loss linear_auc knn_auc", flush=True)
-    for seed in range(given.seeds):
-        for width, stride in DECODERS:
-            model, steps = trained(store, width, stride, given, seed)
-            loss, probes = judged(model, store, given)
-            found = " ".join(f"{each:.3f}" for each in (loss, *probes))
-            print(f"{width} {stride} {seed} {steps} {found}", flush=True)
+    for width, stride in [given.decoder] if given.decoder else DECODERS:
+        model, steps = trained(store, width, stride, given)
+        loss, probes = judged(model, store, given)
+        found = " ".join(f"{each:.3f}" for each in (loss, *probes))
+        print(f"{width} {stride} {given.seed} {steps} {found}", flush=True)
 
 
-def trained(
-    store: Store, width: int, stride: int, given: argparse.Namespace, seed: int
-) -> tuple[SparK, int]:
+def trained(store: Store, width: int, stride: int, given: argparse.Namespace) -> tuple[SparK, int]:
     """SparK with this decoder after the given time, and its steps."""
+    seed = given.seed
     torch.manual_seed(seed_of(seed, "decoder"))
     model = SparK(
         create("resnet10_half", seed=seed),
