@@ -132,6 +132,7 @@ def test_a_classifier_goes_out_with_its_head(tmp_path: Path) -> None:
         torch.testing.assert_close(net(noise()), ours, rtol=1e-5, atol=1e-5)
     probe = load_file(out / "probe.safetensors")
     assert probe["logits"].shape == (3, 3)
+    assert manifest(out)["origin"] == "a hounsfield classifier of region"
     card = (out / "README.md").read_text()
     assert "`head`, `chest`, `belly`, in the order of the logits" in card
     assert "- test, by patient: auc 0.750 (6 patients)" in card

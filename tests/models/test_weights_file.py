@@ -4,6 +4,7 @@ import pathlib
 import pickle
 import sys
 import types
+import zipfile
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,20 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes, says: st
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=says):
         read_weights(path)
+
+
+def test_an_archive_that_swells_is_refused_unread(tmp_path: Path) -> None:
+    honest = saved(tmp_path / "a.pth", {"w": torch.zeros(100_000)})
+    bomb = tmp_path / "b.pth"
+    with (
+        zipfile.ZipFile(honest) as source,
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert bomb.stat().st_size < honest.stat().st_size / 10
+    with pytest.raises(WeightsError, match="compressed archive"):
+        read_weights(bomb)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])

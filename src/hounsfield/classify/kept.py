@@ -1,5 +1,6 @@
 """The classifier that is kept: an encoder, a linear head, and the scans that it was made for."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,6 +109,8 @@ def save(kept: Kept, folder: Path) -> Path:
         "channels": str(backbone.channels),
         "image_size": str(kept.encoder.image_size),
         "window_hu": f"{low},{high}",
+        "origin": f"a hounsfield classifier of {kept.facts.task}",
+        "stores": json.dumps(kept.facts.stores),
         "classifier": kept.facts.model_dump_json(),
     }
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}

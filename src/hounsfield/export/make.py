@@ -141,7 +141,10 @@ def _past(run: str | Path, encoder: Encoder) -> dict[str, Any]:
     """How the weights came to be: from the run's own files where they lie beside the weights."""
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
     config, ended = _json(folder / "config.json"), _json(folder / "run.json")
-    settings = config.get("config", {})
+    settings = {**config.get("config", {})}
+    start = str(settings.get("init", ""))
+    if start and Path(start).exists():
+        settings["init"] = Path(start).name  # no folder of this machine
     wanted = ("settings", "batch_size", "budget", "init", "recipe", "seed", "precision")
     measured = ("steps", "final_loss", "wall_s", "images_per_s")
     return {

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -137,6 +138,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _load_torch(path: Path) -> Any:
+    _refuse_compressed(path)
     stand_ins: list[Any] = [
         *(_stand_in(name, _Shell) for name in SHELLS),
         *(_stand_in(name, _PlainMapping) for name in MAPPINGS),
@@ -147,6 +149,24 @@ def _load_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a hostile file may break the reader anywhere
             raise WeightsError(_why_not(path, error)) from None
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it is: `torch.save` never compresses.
+
+    Raises:
+        WeightsError: It does.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile:
+        return  # of the older format, or damaged: the reader will say
+    if unpacked > path.stat().st_size:
+        raise WeightsError(
+            f"{path} is a compressed archive of {unpacked / 2**20:.0f} MiB, which torch.save does "
+            "not write. Unpack it first, or give another file."
+        )
 
 
 def _why_not(path: Path, error: Exception) -> str:
