@@ -48,9 +48,12 @@ def test_gradients_losses_and_states_are_those_of_one_process(found, name):
 def test_joint_batch_norm_and_the_gather_are_torchs_on_the_joint_batch(found):
     pair, one = found
     keys = [key for key in one if not key.startswith(tuple(METHODS))]
-    assert len(keys) == 22
+    assert len(keys) == 23
     for key in keys:
-        torch.testing.assert_close(pair[0][key], one[key], msg=lambda m, key=key: f"{key}: {m}")
+        loose = {"rtol": 1e-2, "atol": 1e-2} if key == "in half precision" else {}
+        torch.testing.assert_close(
+            pair[0][key], one[key], **loose, msg=lambda m, key=key: f"{key}: {m}"
+        )
 
 
 def test_the_processes_really_had_different_rows(found):

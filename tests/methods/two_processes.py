@@ -92,6 +92,8 @@ def layers() -> dict[str, torch.Tensor]:
             f"{kind} running_var": norm.running_var,
             f"{kind} in evaluation": gather(norm.eval()(own).detach()),
         }
+    halved = synchronise(nn.BatchNorm2d(6))(own_rows(joint).bfloat16())
+    found["in half precision"] = gather(halved.detach().double())
     own = own_rows(torch.arange(8.0, dtype=torch.float64)[:, None]).clone().requires_grad_()
     (gather(own).pow(3).sum() / processes()).backward()  # each asks for its share of the joint
     return {**found, "gathered": gather(own.detach()), "gradient of gathered": gather(own.grad)}
