@@ -117,6 +117,7 @@ def invoke(*arguments):
     return told.output
 
 
+@pytest.mark.timeout(900)
 def test_no_identity_in_any_output_of_the_whole_pipeline(archive, tmp_path, capfd):
     source, uids = archive
     out = tmp_path / "out"
