@@ -101,6 +101,9 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would take and could show.")
     ] = False,
+    saliency: Annotated[
+        bool, typer.Option("--saliency", help="Also map what the surest mistakes looked at.")
+    ] = False,
 ) -> None:
     """Pre-train, fine-tune and judge all that a study names; what is finished stays."""
     from hounsfield.errors import TrainingError
@@ -118,6 +121,10 @@ def study(
             typer.echo(line)
         return
     outcome = run(planned, out, jobs=jobs)
+    if saliency:
+        from hounsfield.study.saliency import write_saliency
+
+        write_saliency(planned, out)
     show(read(out))
     for place, reason in outcome.failed:
         typer.echo(f"failed: {place}: {reason}", err=True)

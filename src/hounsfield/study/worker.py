@@ -80,7 +80,7 @@ class Worker:
         tables: Mapping[str, pl.DataFrame] = {}
         reason = ""
         try:
-            trained = self._train(cell)
+            trained = self.train(cell)
             tables = self._tables(cell, trained)
         except (DiskError, InterruptedRun):
             raise
@@ -109,7 +109,8 @@ class Worker:
         """A maker of fresh copies of the arm's backbone."""
         return backbone_of(cell, self.plan.config, self.folder)
 
-    def _train(self, cell: Cell) -> Trained:
+    def train(self, cell: Cell) -> Trained:
+        """What the cell's protocol gives; nothing is written."""
         task, config, labels = self.plan.tasks[cell.task], self.plan.config, self.labels(cell)
         classes, truth = len(task.classes), task.images["label"].to_numpy().astype(np.int64)
         if cell.kind == "predictions":

@@ -43,7 +43,7 @@ def _text(entry: Mapping[str, Any]) -> str:
     if isinstance(entry.get("fraction"), int | float):
         parts.append(f"{words.percent(float(entry['fraction']))} of the labels")
     if isinstance(entry.get("repeat"), int):
-        parts.append(f"repeat {entry['repeat'] + 1}")
+        parts.append(f"map of repeat {entry['repeat'] + 1}")
     for name in ("patient", "slice"):
         if entry.get(name) is not None:
             parts.append(f"{name} {entry[name]}")

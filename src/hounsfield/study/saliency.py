@@ -1,0 +1,147 @@
+"""Where an answer came from: Grad-CAM maps of the mistakes that the report shows, on request.
+
+Cells keep their scores and not their weights, so for each arm and task one cell is trained anew;
+its chance comes from named streams, so it becomes the model that was judged.
+"""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from hounsfield.augment.views import recipe
+from hounsfield.errors import ConfigError
+from hounsfield.files import write_json, write_whole
+from hounsfield.progress import bar
+from hounsfield.study.classifier import Classifier
+from hounsfield.study.plan import Cell, Plan
+from hounsfield.study.worker import Worker
+
+WARM = np.array([255.0, 176.0, 0.0])  # readable on grey for every kind of colour vision
+STRONGEST = 0.7  # share of the colour where the map is 1
+REPEAT = 0  # whose model is asked
+
+
+def write_saliency(plan: Plan, out: Path) -> int:
+    """Add a map to the mistakes that `pictures/pictures.json` lists; give how many have one.
+
+    Controls and frozen features have no network of their own, so theirs stay without.
+
+    Raises:
+        ConfigError: captum is not installed.
+    """
+    _captum()
+    listed = out / "pictures" / "pictures.json"
+    pictures = json.loads(listed.read_bytes())
+    groups = list(_by_cell(plan, pictures["mistakes"]))
+    worker, done = Worker(plan, out), 0
+    with bar("saliency", total=len(groups)) as progress:
+        for cell, entries in groups:
+            model = worker.train(cell).model
+            for entry in entries:
+                if model is None:  # frozen features have no network of their own
+                    continue
+                name = f"{Path(entry['file']).stem}_{cell.hash}_{entry['predicted']}.png"
+                write_whole(listed.parent / name, _png(worker, cell, model, entry))
+                entry.update(saliency=name, repeat=REPEAT)
+                done += 1
+            progress.advance()
+    write_json(listed, pictures)
+    return done
+
+
+def grad_cam(model: Classifier, view: Tensor, label: int) -> NDArray[np.float64]:
+    """How much each pixel's neighbourhood spoke for a class: `(height, width)` within 0 and 1.
+
+    Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    Localization" (arXiv 1610.02391), at the backbone's last feature map, by captum.
+
+    Args:
+        model: In any mode; it is left as it was.
+        view: `(1, channels, height, width)`, as the model sees it.
+        label: The class.
+    """
+    captum = _captum()
+    net = model.backbone.net
+    place = net.feature_info[-1]["module"]  # type: ignore[index]
+    layer = net.get_submodule(str(place))
+    training = model.training
+    model.eval()
+    cam = captum.LayerGradCam(_Logits(model), layer).attribute(
+        view.requires_grad_(), target=label, relu_attributions=True
+    )
+    model.train(training)
+    cam = nn.functional.interpolate(cam.detach(), view.shape[-2:], mode="bilinear")
+    values = cam[0, 0].double().cpu().numpy()
+    return values / max(float(values.max()), 1e-12)
+
+
+class _Logits(nn.Module):
+    """A classifier whose forward gives logits, as captum expects."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.logits(images)
+
+
+def _by_cell(
+    plan: Plan, mistakes: list[dict[str, Any]]
+) -> Iterator[tuple[Cell, list[dict[str, Any]]]]:
+    """Each cell that can be asked, with the mistakes on its test patients."""
+    protocol = plan.primary.protocol if plan.primary else plan.config.protocols[0]
+    for cell in plan.cells:
+        if (cell.protocol, cell.repeat) != (protocol, REPEAT) or cell.kind == "control":
+            continue
+        place = (cell.task, cell.arm, cell.fraction)
+        mine = [
+            entry
+            for entry in mistakes
+            if (entry["task"], entry["arm"], entry["fraction"]) == place
+            and entry["patient"] in cell.test
+        ]
+        if mine:
+            yield cell, mine
+
+
+def _png(worker: Worker, cell: Cell, model: Classifier, entry: Mapping[str, Any]) -> bytes:
+    """The image as the network sees it, warm where it spoke for the answer."""
+    task, images = worker.plan.tasks[cell.task], worker.images(cell.task)
+    same = (pl.col("slice") == entry["slice"]) & (pl.col("patient") == entry["patient"])
+    place = task.images.with_row_index("place").filter(same)["place"][0]
+    plain = recipe(
+        "plain",
+        size=worker.plan.config.image_size,
+        channels=model.backbone.channels,
+        window=images.window_hu,
+    )
+    pixels, is_hu = images.pixels[place : place + 1], images.is_hu[place : place + 1]
+    (view,) = plain(pixels, is_hu, torch.Generator().manual_seed(0))  # the recipe draws nothing
+    cam = STRONGEST * grad_cam(model, view, entry["predicted"])[:, :, None]
+    grey = view.detach()[0, 0].double().cpu().numpy()
+    grey = 255 * (grey - grey.min()) / max(float(np.ptp(grey)), 1e-12)
+    blend = grey[:, :, None] * (1 - cam) + WARM * cam
+    content = io.BytesIO()
+    Image.fromarray(blend.round().astype(np.uint8)).save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def _captum() -> Any:
+    try:
+        from captum import attr
+    except ImportError:
+        raise ConfigError(
+            "saliency needs captum, which is not installed. "
+            "Run: pip install 'hounsfield[saliency]'."
+        ) from None
+    return attr
