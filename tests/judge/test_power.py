@@ -97,6 +97,13 @@ def test_endless_repeats_cannot_get_below_the_floor():
     assert floor == pytest.approx(power.smallest_effect(PILOT, patients=50, repeats=1000), rel=0.01)
 
 
+def test_repeats_cannot_average_out_what_folds_share():
+    folded = Pilot(PILOT.patients, PILOT.repeats, PILOT.both, PILOT.patient_df, folds=5)
+    error = np.sqrt(0.0005 + 0.017 / 50 + 1.25 * 0.055 / 50)
+    assert power.floor_of_repeats(folded, patients=50) > 2.7 * error
+    assert power.floor_of_repeats(PILOT, patients=50) < 2.7 * error
+
+
 def test_without_variance_there_is_no_smallest_effect():
     nothing = Pilot(np.array(0.0), np.array(0.0), np.array(0.0), np.array(5.0))
     assert np.isnan(power.smallest_effect(nothing, patients=20, repeats=5))

@@ -21,6 +21,7 @@ POWER = 0.8
 BISECTIONS = 26  # far below a thousandth of a standard error
 NODES = 32
 MOST_PATIENTS = 100_000
+ENDLESS = 1_000_000  # repeats
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,7 @@ def smallest_effect_range(
 
 def floor_of_repeats(of: Pilot, *, patients: int, alpha: float = 0.05) -> Floats:
     """What no number of repeats can get below (...,): the smallest effect of endless repeats."""
-    alone = replace(of, repeats=np.zeros_like(of.repeats), both=np.zeros_like(of.both))
-    return smallest_effect(alone, patients=patients, repeats=2, alpha=alpha)
+    return smallest_effect(of, patients=patients, repeats=ENDLESS, alpha=alpha)
 
 
 def patients_needed(of: Pilot, effect: float, *, repeats: int, alpha: float = 0.05) -> int | None:
