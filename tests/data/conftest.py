@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,8 @@ import polars as pl
 import pytest
 
 from hounsfield.data.store import Store, write_store
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the makers of test files beside the tests
 
 
 @pytest.fixture

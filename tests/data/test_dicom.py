@@ -1,4 +1,3 @@
-import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from ct_files import as_ct, compressed, enhanced, jpeg_lossless, picture, save, slice_of
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
@@ -23,9 +23,6 @@ from hounsfield.data.dicom_headers import Header, read_headers
 from hounsfield.data.volume import Refusal, Volume
 from hounsfield.errors import NotForUsError, ReadError
 
-sys.path.insert(0, str(Path(__file__).parent))
-from ct_files import as_ct, compressed, enhanced, jpeg_lossless, picture, save, slice_of
-
 
 def read_all(*sources: Path) -> tuple[list[Volume], list[Refusal]]:
     refusals: list[Refusal] = []
@@ -42,7 +39,7 @@ def read_all(*sources: Path) -> tuple[list[Volume], list[Refusal]]:
             refusals.append(Refusal(entry.name, "refused", str(error)))
     volumes = [
         volume
-        for group in dicom.group(headers, refusals.append)
+        for group in dicom.group(headers)
         for volume in dicom.read(group, refusals.append, lambda _: None)
     ]
     return volumes, refusals
@@ -238,6 +235,21 @@ def test_gaps_are_said_and_copies_are_refused_by_name(tmp_path: Path) -> None:
     assert {(one.file, one.status, one.reason) for one in refusals} == {
         ("copy.dcm", "duplicate", "the same image as 1.dcm"),
         ("same_place.dcm", "duplicate", "at the same position as 3.dcm"),
+    }
+
+
+def test_a_broken_copy_does_not_take_the_place_of_the_image(tmp_path: Path) -> None:
+    whole = save(slice_of(picture()), tmp_path / "b.dcm").read_bytes()
+    stored = (picture().astype(int) + 1024).astype(np.uint16)
+    copy = compressed(slice_of(picture()), [jpeg_lossless(stored)[:200]])
+    copy.SOPInstanceUID = dcmread(tmp_path / "b.dcm").SOPInstanceUID
+    save(copy, tmp_path / "a.dcm")
+    (tmp_path / "c.dcm").write_bytes(whole)
+    (volume,), refusals = read_all(tmp_path)
+    assert np.array_equal(volume.voxels, [picture()])
+    assert {(one.file, one.status) for one in refusals} == {
+        ("a.dcm", "refused"),
+        ("c.dcm", "duplicate"),
     }
 
 

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from ct_files import picture
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,9 +17,6 @@ from hounsfield.data import image, itk, medmnist, nifti
 from hounsfield.data.archive import Entry, walk
 from hounsfield.data.volume import Announce, Refusal, Refuse, Volume
 from hounsfield.units import DISPLAY_MAX
-
-sys.path.insert(0, str(Path(__file__).parent))
-from ct_files import picture
 
 Read = Callable[[Sequence[Entry], Refuse, Announce], Iterator[Volume]]
 

@@ -5,7 +5,9 @@ import numpy as np
 import polars as pl
 import pydicom
 import pytest
+from deadly import convert_or_die, convert_some
 
+from hounsfield.data import ingest as ingest_module
 from hounsfield.data.ingest import ingest
 from hounsfield.data.phantom import phantom
 from hounsfield.data.store import Store
@@ -118,3 +120,38 @@ def test_sources_without_a_slice_say_why(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no slice could be read: 1 x no image"):
         ingest([tmp_path / "source"], tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+def test_a_file_that_kills_its_reader_costs_itself_alone(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "convert", convert_or_die)
+    source = archive / "PHANTOM-0002"
+    flow = ingest([source], tmp_path / "store", size=32, workers=2)
+    (refusal,) = flow.refusals
+    assert (refusal.file, refusal.status) == ("trunk/005.dcm", "refused")
+    assert refusal.reason == "its reader died (exit code 139)"
+    assert (flow.read, flow.slices) == (25, 25)
+    assert pl.read_csv(tmp_path / "store" / "refused.csv")["file"].to_list() == ["trunk/005.dcm"]
+
+
+def test_an_interrupted_ingest_goes_on_and_gives_the_same_store(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest([archive], tmp_path / "whole", size=32)
+    monkeypatch.setattr(ingest_module, "convert", convert_some)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_module, "assemble", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ingest([archive / "PHANTOM-0000"], tmp_path / "store", size=32)
+    assert not (tmp_path / "store").exists()
+    marks = len(list((tmp_path / "marks").iterdir()))
+    assert marks == 2
+    ingest([archive], tmp_path / "store", size=32)
+    assert len(list((tmp_path / "marks").iterdir())) == 6  # a file's part does not depend on others
+    assert Store.open(tmp_path / "store").hash == Store.open(tmp_path / "whole").hash
+    assert not list(tmp_path.glob(".store*"))

@@ -11,22 +11,30 @@ from pydicom.encaps import get_frame
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from hounsfield.data.archive import MAX_BYTES
+from hounsfield.errors import ReadError
 
 _START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xF7}
+_JPEG2000, _JPEG = b"\xff\x4f\xff\x51", b"\xff\xd8"
+_END = b"\xff\xd9"  # of all of them; compressed data cannot hold it by chance
+_TAIL_BYTES = 1024  # some writers leave a few bytes after the end
 _DEFLATED = DeflatedExplicitVRLittleEndian.encode()
 
 
 def codestream_shape(ds: Dataset, frame: int) -> tuple[int, int] | None:
-    """Rows and columns in the codestream of a frame; None where it is not compressed or RLE."""
+    """Rows and columns in the codestream of a frame; None where it is not compressed or RLE.
+
+    Raises:
+        ReadError: The codestream has no end. Decoders fill in what is missing and say nothing.
+    """
     if not ds.file_meta.TransferSyntaxUID.is_compressed:
         return None
     count = int(ds.get("NumberOfFrames") or 1)
     stream = get_frame(ds.PixelData, frame, number_of_frames=count)
-    if stream.startswith(b"\xff\x4f\xff\x51"):
-        return _jpeg2000_shape(stream)
-    if stream.startswith(b"\xff\xd8"):
-        return _jpeg_shape(stream)
-    return None
+    if not stream.startswith((_JPEG2000, _JPEG)):
+        return None
+    if _END not in stream[-_TAIL_BYTES:]:
+        raise ReadError("its compressed pixels are cut short")
+    return _jpeg2000_shape(stream) if stream.startswith(_JPEG2000) else _jpeg_shape(stream)
 
 
 def inflated_is_sane(data: bytes) -> bool:

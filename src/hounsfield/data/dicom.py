@@ -6,7 +6,6 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from hounsfield.data.archive import Entry
+from hounsfield.data.archive import Entry, natural
 from hounsfield.data.codestream import codestream_shape
 from hounsfield.data.dicom_headers import Header
 from hounsfield.data.volume import (
@@ -45,60 +44,59 @@ _GUESSES: Mapping[tuple[bool | None, bool | None], UID] = {
 """The transfer syntax of a file that does not say, by (implicit, little endian)."""
 
 
-def group(headers: Iterable[Header], refuse: Refuse) -> list[tuple[Header, ...]]:
-    """Slices that form volumes: each from feet to head, every position once.
+def group(headers: Iterable[Header]) -> list[tuple[Header, ...]]:
+    """Slices that form volumes, each from feet to head.
 
-    A group shares patient, series, orientation, spacing, kernel and matrix. Copies and second
-    slices at one position are refused as duplicates, unless the series passes over its positions
-    several times: then each pass is a group.
+    A group shares patient, study, series, orientation, spacing, kernel and matrix. A series that
+    passes over its positions several times is a group a pass; else slices at one position, copies
+    among them, stay together, and `read` takes the first that can be read.
     """
     together: dict[tuple[object, ...], list[Header]] = defaultdict(list)
-    seen: dict[tuple[str, int], str] = {}
     for header in headers:
-        first = seen.setdefault((header.sop, header.frame), header.entry.name)
-        if first != header.entry.name:
-            refuse(Refusal(header.entry.name, "duplicate", f"the same image as {first}"))
-            continue
         together[_same(header)].append(header)
     groups: list[tuple[Header, ...]] = []
     parts: Counter[tuple[str, str]] = Counter()
     for slices in together.values():
-        slices.sort(key=lambda one: (one.along_mm, one.number, one.entry.name))
+        slices.sort(key=lambda one: (one.along_mm, one.number, natural(one.entry.name)))
         for one_pass in _passes(slices):
-            kept = _once_each(one_pass, refuse)
-            parts[kept[0].study, kept[0].series] += 1
-            part = parts[kept[0].study, kept[0].series]
-            groups.append(kept if part == 1 else _renamed(kept, part))
+            series = one_pass[0].study, one_pass[0].series
+            parts[series] += 1
+            groups.append(_renamed(one_pass, parts[series]))
     return groups
 
 
 def read(headers: Sequence[Header], refuse: Refuse, announce: Announce) -> Iterator[Volume]:
-    """The volume of one group, without the slices that cannot be read; nothing if none can."""
+    """The volume of one group, without the slices that cannot be read; nothing if none can.
+
+    Of several slices at one position the first that can be read goes in; the others are refused
+    as duplicates.
+    """
     height, width = headers[0].shape
-    if len(headers) * height * width > MAX_VOXELS:
-        reason = f"{len(headers)} slices of {height} x {width}: larger than any CT"
+    spots = _spots(headers)
+    if len(spots) * height * width > MAX_VOXELS:
         for header in headers:
-            refuse(Refusal(header.entry.name, "refused", reason))
+            reason = f"{len(spots)} slices of {height} x {width}: larger than any CT"
+            refuse(_refusal(header, "refused", reason))
         return
-    voxels = np.empty((len(headers), height, width), dtype=np.int16)
+    voxels = np.empty((len(spots), height, width), dtype=np.int16)
     kept: list[Header] = []
     sources: list[str] = []
     opened = _Opened()
-    for header in headers:
-        announce(header.entry.name)
-        try:
-            content = opened.content(header)
-            voxels[len(kept)] = hu(
-                _stored(header, content, opened),
-                slope=header.slope,
-                intercept=header.intercept,
-                padding=header.padding,
-            )
-        except ReadError as error:
-            refuse(_refusal(header, "refused", str(error)))
-            continue
-        kept.append(header)
-        sources.append(hashlib.sha256(opened.digest + header.frame.to_bytes(4)).hexdigest())
+    for spot in spots:
+        taken: Header | None = None
+        for header in spot:
+            if taken is not None:
+                refuse(_refusal(header, "duplicate", _duplicate(header, taken)))
+                continue
+            announce(header.entry.name)
+            try:
+                voxels[len(kept)] = _pixels(header, opened)
+            except ReadError as error:
+                refuse(_refusal(header, "refused", str(error)))
+                continue
+            taken = header
+            kept.append(header)
+            sources.append(hashlib.sha256(opened.digest + header.frame.to_bytes(4)).hexdigest())
     if not kept:
         return
     first = kept[0]
@@ -141,30 +139,37 @@ def _passes(slices: list[Header]) -> list[list[Header]]:
     by_phase: dict[tuple[int, int], list[Header]] = defaultdict(list)
     for header in slices:
         by_phase[header.phase].append(header)
-    repeats = _has_repeats(slices)
-    if not repeats or any(_has_repeats(part) for part in by_phase.values()):
+    if not _repeats(slices) or any(_repeats(one_pass) for one_pass in by_phase.values()):
         return [slices]
     return [by_phase[phase] for phase in sorted(by_phase)]
 
 
-def _renamed(slices: tuple[Header, ...], part: int) -> tuple[Header, ...]:
-    """The further volumes of a series have names of their own."""
+def _repeats(slices: list[Header]) -> bool:
+    """Whether two images, not two copies of one, lie at one position."""
+    return any(len({(one.sop, one.frame) for one in spot}) > 1 for spot in _spots(slices))
+
+
+def _spots(slices: Sequence[Header]) -> list[list[Header]]:
+    """Sorted slices, those at one position together."""
+    spots: list[list[Header]] = []
+    for header in slices:
+        if spots and header.along_mm - spots[-1][0].along_mm < SAME_MM:
+            spots[-1].append(header)
+        else:
+            spots.append([header])
+    return spots
+
+
+def _renamed(slices: list[Header], part: int) -> tuple[Header, ...]:
+    """The slices; the further volumes of a series have names of their own."""
+    if part == 1:
+        return tuple(slices)
     return tuple(replace(header, series=f"{header.series}#{part}") for header in slices)
 
 
-def _has_repeats(slices: list[Header]) -> bool:
-    return any(after.along_mm - before.along_mm < SAME_MM for before, after in pairwise(slices))
-
-
-def _once_each(slices: list[Header], refuse: Refuse) -> tuple[Header, ...]:
-    kept: list[Header] = []
-    for header in slices:
-        if kept and header.along_mm - kept[-1].along_mm < SAME_MM:
-            reason = f"at the same position as {_name(kept[-1])}"
-            refuse(_refusal(header, "duplicate", reason))
-        else:
-            kept.append(header)
-    return tuple(kept)
+def _duplicate(header: Header, taken: Header) -> str:
+    same = (header.sop, header.frame) == (taken.sop, taken.frame)
+    return f"{'the same image as' if same else 'at the same position as'} {_name(taken)}"
 
 
 def _steps(along: NDArray[np.float64]) -> tuple[float, list[str]]:
@@ -234,6 +239,16 @@ class _Opened:
                     self._dataset.original_encoding
                 ]
         return self._dataset
+
+
+def _pixels(header: Header, opened: _Opened) -> NDArray[np.int16]:
+    """HU `(rows, columns)` of a slice.
+
+    Raises:
+        ReadError: Its file cannot be read or decoded.
+    """
+    stored = _stored(header, opened.content(header), opened)
+    return hu(stored, slope=header.slope, intercept=header.intercept, padding=header.padding)
 
 
 def _stored(header: Header, data: bytes, opened: _Opened) -> NDArray[np.generic]:

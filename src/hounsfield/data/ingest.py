@@ -154,7 +154,7 @@ def units_of(entries: Sequence[Entry], workers: int) -> tuple[list[Unit], list[R
     """What is converted together, in the order of the files, and what stays out already."""
     files = [one for one in entries if one.kind == "dicom"]
     headers, refusals = _read_headers(files, workers)
-    units = [Unit("dicom", group) for group in dicom.group(headers, refusals.append)]
+    units = [Unit("dicom", group) for group in dicom.group(headers)]
     folders: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         if entry.kind == "image":

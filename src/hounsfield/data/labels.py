@@ -149,7 +149,7 @@ def join(labels: Labels, slices: pl.DataFrame, keys: Keys) -> tuple[pl.DataFrame
     Args:
         labels: The table.
         slices: Columns patient, series (as the store has them), z, z_mm, spacing_z_mm, number,
-            and `row` where the table is joined by file.
+            and `row`, which is filled already where the table is joined by file.
         keys: What made the store's identities.
 
     Raises:
@@ -173,6 +173,7 @@ def join(labels: Labels, slices: pl.DataFrame, keys: Keys) -> tuple[pl.DataFrame
 def _find_rows(labels: Labels, slices: pl.DataFrame, keys: Keys) -> pl.DataFrame:
     """`slices` with the column `row`: which row of the table each belongs to."""
     identity, *position = labels.form
+    slices = slices.drop("row")
     table = labels.table.with_columns(
         pl.col(identity).map_elements(lambda one: keys(identity, one), return_dtype=pl.String)
     )

@@ -18,6 +18,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 FILE_LIMIT_S = 120.0  # a file that takes longer hangs
+START_LIMIT_S = 600.0  # a worker that takes longer to begin hangs; busy machines are slow
 TRIES_BEFORE_A_FILE = 3
 
 
@@ -54,7 +55,7 @@ def each(
         function: Of a task and `announce`; a function of a module, so that workers find it.
         tasks: Emptied from the left.
         workers: How many processes.
-        file_limit_s: A worker whose announced file takes longer is killed.
+        file_limit_s: A worker is killed that takes longer over a file that it has announced.
 
     Raises:
         WorkerError: Workers die again and again before they have announced a file.
@@ -110,8 +111,12 @@ def _ready(staff: list[_Worker[T]], file_limit_s: float) -> list[_Worker[T]]:
     """The busy workers that have something to say or are over their time."""
     busy = [worker for worker in staff if worker.task is not None]
     speaking = wait([worker.pipe for worker in busy], timeout=1.0)
-    late = time.monotonic() - file_limit_s
-    return [worker for worker in busy if worker.pipe in speaking or worker.since < late]
+    return [worker for worker in busy if worker.pipe in speaking or _late(worker, file_limit_s)]
+
+
+def _late(worker: _Worker[T], file_limit_s: float) -> bool:
+    limit = file_limit_s if worker.file else START_LIMIT_S
+    return time.monotonic() - worker.since > limit
 
 
 def _listen(worker: _Worker[T], file_limit_s: float) -> Any:
@@ -129,11 +134,11 @@ def _listen(worker: _Worker[T], file_limit_s: float) -> Any:
         worker.process.join()
         worker.pipe.close()
         return Death(worker.file, f"its reader died (exit code {worker.process.exitcode})")
-    if time.monotonic() - worker.since > file_limit_s:
+    if _late(worker, file_limit_s):
         worker.process.kill()
         worker.process.join()
         worker.pipe.close()
-        return Death(worker.file, f"its reader hung for {file_limit_s:.0f} s")
+        return Death(worker.file, f"its reader hung for {time.monotonic() - worker.since:.0f} s")
     return None
 
 
