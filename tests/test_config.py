@@ -107,3 +107,11 @@ def test_an_override_without_key_or_value_is_refused(override: str) -> None:
 def test_an_override_below_a_value_is_refused() -> None:
     with pytest.raises(ConfigError, match="'seed' is a value, not a table"):
         load(Run, overrides=["seed=1", "seed.x=2"])
+
+
+def test_of_many_faults_the_first_three_are_told(tmp_path: Path) -> None:
+    path = written(tmp_path, "seed = 1\n" + "".join(f"x{number} = 1\n" for number in range(8)))
+    with pytest.raises(ConfigError) as refusal:
+        load(Run, path)
+    assert str(refusal.value).count("unknown key") == 3
+    assert str(refusal.value).endswith("; and 5 more")

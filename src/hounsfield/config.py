@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from hounsfield.errors import ConfigError, one_of
 
 MAX_BYTES = 1_000_000  # a config is written by hand; anything larger is a mistake or an attack
+FAULTS_SHOWN = 3  # in one message; who mends these sees the next ones
 
 
 class Config(BaseModel):
@@ -70,8 +71,10 @@ def parse(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = "; ".join(_explain(kind, detail) for detail in error.errors())
-        raise ConfigError(f"{where}: {lines}") from None
+        faults = [_explain(kind, detail) for detail in error.errors()]
+        more = len(faults) - FAULTS_SHOWN
+        rest = [f"and {more} more"] if more > 0 else []
+        raise ConfigError(f"{where}: {'; '.join(faults[:FAULTS_SHOWN] + rest)}") from None
 
 
 def _set(values: dict[str, Any], override: str) -> None:
