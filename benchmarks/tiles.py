@@ -56,6 +56,7 @@ def encoders(given: argparse.Namespace) -> None:
         times = take_turns(encoder_ways(name, size, given.batch, given.device), given.rounds)
         rates(f"{name}_{size}", times, given.batch)
         print(f"tiles_speedup_{name}_{size} {ratio(times, 'masked', 'tiles'):.2f}", flush=True)
+        print(f"tiles_speedup_over_timm_{name}_{size} {ratio(times, 'timm', 'tiles'):.2f}")
         print(f"masked_over_timm_{name}_{size} {ratio(times, 'masked', 'timm'):.2f}")
 
 

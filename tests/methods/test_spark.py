@@ -1,5 +1,7 @@
 """What SparK promises, beyond the authors' figures."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor
@@ -105,6 +107,33 @@ def test_what_the_maps_do_not_depend_on_is_not_trained(images: Tensor) -> None:
     frozen = [name for name, each in model.named_parameters() if not each.requires_grad]
     assert frozen == ["backbone.net.head.norm.weight", "backbone.net.head.norm.bias"]
     assert all(each.grad is not None for each in model.parameters() if each.requires_grad)
+
+
+def test_a_copy_runs_on_its_own_weights(images: Tensor) -> None:
+    model = spark()
+    layout = model.draw_layout(images)
+    copy = deepcopy(model)
+    before = model.draw(images, layout)
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+
+    assert torch.equal(copy.draw(images, layout), before)
+    assert not torch.equal(model.draw(images, layout), before)
+
+
+def test_half_precision_draws_what_full_precision_draws(images: Tensor) -> None:
+    model = spark()
+    layout = model.draw_layout(images)
+
+    full = model.step(images, layout).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.step(images, layout).loss
+    half.backward()
+
+    assert half.dtype == torch.float32  # the error is summed in full precision
+    assert half.item() == pytest.approx(full.item(), rel=0.02)
 
 
 class Operations(TorchDispatchMode):

@@ -53,8 +53,9 @@ def content(target: Tensor, *, empty_std: float) -> Tensor:
     `empty_std`. With `empty_std = 0` every patch counts fully, as in the paper.
 
     Unlike the paper: a patch of air has only noise around a constant. Normalised, that noise fills
-    the target, costs as much as a patch of anatomy and can be learnt by nobody; about a third of
-    a CT slice is air.
+    the target, costs as much as a patch of anatomy and can be learnt by nobody. With the default
+    of 0.05 (25 HU in a window 2000 HU wide), 4 to 11 % of the patches of our test stores (96 and
+    128 px, one phantom, two of real CT) count less than half.
     """
     if empty_std == 0.0:
         return target.new_ones(target.shape[:2])
