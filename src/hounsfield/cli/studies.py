@@ -1,0 +1,99 @@
+"""Verbs about studies. Their code is imported only when they are asked for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def study(
+    config: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="What to compare, on what.")],
+    out: Annotated[Path, typer.Option(help="The study's folder; the same command goes on in it.")],
+    jobs: Annotated[int, typer.Option(min=1, help="Cells side by side.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take and could show.")
+    ] = False,
+    saliency: Annotated[
+        bool, typer.Option("--saliency", help="Also map what the surest mistakes looked at.")
+    ] = False,
+) -> None:
+    """Pre-train, fine-tune and judge all that a study names; what is finished stays."""
+    from hounsfield.errors import TrainingError
+    from hounsfield.report.study_folder import read
+    from hounsfield.report.table import show
+    from hounsfield.study.config import load_study
+    from hounsfield.study.plan import plan
+    from hounsfield.study.run import run
+
+    planned = plan(load_study(config))
+    if dry_run:
+        from hounsfield.study.estimate import estimate
+
+        for line in estimate(planned, out).lines():
+            typer.echo(line)
+        return
+    outcome = run(planned, out, jobs=jobs)
+    if saliency:
+        from hounsfield.study.saliency import write_saliency
+
+        write_saliency(planned, out)
+    show(read(out))
+    for place, reason in outcome.failed:
+        typer.echo(f"failed: {place}: {reason}", err=True)
+    if outcome.failed:
+        raise TrainingError(
+            f"{len(outcome.failed)} of {outcome.cells} cells failed; the others are kept and "
+            "judged. Mend the cause and run the same command again."
+        )
+    typer.echo(f"Study: {out} (page: hounsfield report {out})")
+
+
+def power(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A study: the pilot.")],
+    effect: Annotated[
+        float | None, typer.Option(help="A difference of AUC: how many patients show it?")
+    ] = None,
+    patients: Annotated[
+        list[int] | None, typer.Option(help="Test patients to plan for; may be repeated.")
+    ] = None,
+    repeats: Annotated[
+        list[int] | None, typer.Option(help="Repeats to plan for; may be repeated.")
+    ] = None,
+) -> None:
+    """Plan the next study from this one: effects to be seen, patients and repeats needed."""
+    from hounsfield.judge.planning import REPEATS, lines, plans
+
+    for plan in plans(folder, effect=effect, patients=patients or (), repeats=repeats or REPEATS):
+        typer.echo("\n".join(lines(plan, effect=effect)))
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `study` wrote.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the report goes (default DIR/report).")
+    ] = None,
+) -> None:
+    """Print the result table and write the page, figures and tables of a study."""
+    from hounsfield.report.make import report as make
+    from hounsfield.report.study_folder import read
+    from hounsfield.report.table import show
+
+    page = make(folder, out)
+    show(read(folder))
+    typer.echo(f"Report: {page}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="A folder; the same command goes on in it.")] = Path(
+        "hounsfield-demo"
+    ),
+    jobs: Annotated[int, typer.Option(min=1, help="Cells side by side.")] = 2,
+) -> None:
+    """Go the whole way on a phantom archive: DICOM, store, pre-trainings, study, report."""
+    from hounsfield.demo import demo as go
+    from hounsfield.report.study_folder import read
+    from hounsfield.report.table import show
+
+    done = go(out, jobs=jobs, say=typer.echo)
+    show(read(done.study))
+    typer.echo(f"Report: {done.page}")

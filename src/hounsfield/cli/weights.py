@@ -1,0 +1,96 @@
+"""Verbs about weights and classifiers. Their code is imported only when they are asked for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def weights(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="A checkpoint, a run folder or a hub id.")
+    ],
+    backbone: Annotated[
+        str | None, typer.Option(help="The backbone to fill (default: find out).")
+    ] = None,
+) -> None:
+    """Say what a checkpoint is, where it comes from, and which backbone it fills."""
+    from hounsfield.models.recognise import GUESSES, describe
+
+    found = describe(source, [backbone] if backbone else GUESSES)
+    for line in found.lines():
+        typer.echo(line)
+    if backbone and not found.filled:
+        raise typer.Exit(2)
+
+
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run of `pretrain` or `finetune`.")],
+    out: Annotated[Path, typer.Option(help="A new folder for weights, manifest, probe and card.")],
+    kind: Annotated[
+        str, typer.Option("--format", help="safetensors (timm's names), torchvision or onnx.")
+    ] = "safetensors",
+) -> None:
+    """Write weights that plain timm, torchvision or onnxruntime loads, proven by a probe."""
+    from hounsfield.export.make import export as write
+
+    typer.echo(f"Export: {write(run, out, kind=kind)}")
+
+
+def finetune(
+    weights: Annotated[str, typer.Option(help="scratch, imagenet, a run, a file or a hub id.")],
+    store: Annotated[Path, typer.Option(help="A store with labels.")],
+    task: Annotated[str, typer.Option(help="The label column.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the classifier.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another setting, such as level=patient."),
+    ] = None,
+) -> None:
+    """Train one classifier for keeps, calibrated on validation patients."""
+    import json
+
+    from hounsfield.classify.finetune import FinetuneConfig
+    from hounsfield.classify.finetune import finetune as train
+    from hounsfield.config import load
+
+    named = {"weights": weights, "store": str(store), "task": task}
+    given = [f"{name}={json.dumps(value)}" for name, value in named.items()]
+    done = train(load(FinetuneConfig, overrides=[*given, *(settings or ())]), out)
+    for line in done.lines():
+        typer.echo(line)
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `finetune` made.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE...", help="Folders, files and zip archives.")
+    ],
+    out: Annotated[Path, typer.Option(help="A new CSV file.")],
+    heatmaps: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A new folder: a picture of every slice.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Reading processes.")] = 1,
+    key: Annotated[
+        Path | None, typer.Option(help="The key of the identities (default: one a user).")
+    ] = None,
+    keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Keep identities.")] = False,
+    patient_pattern: Annotated[
+        str | None, typer.Option(help="A regular expression: its group is the patient.")
+    ] = None,
+) -> None:
+    """Score scans with a classifier: calibrated probabilities by slice and by patient."""
+    from hounsfield.classify.predict import predict as score
+
+    tally = score(
+        run,
+        sources,
+        out,
+        heatmaps=heatmaps,
+        workers=workers,
+        key=key,
+        keep_ids=keep_ids,
+        patient_pattern=patient_pattern,
+    )
+    for line in tally.lines(out):
+        typer.echo(line)
