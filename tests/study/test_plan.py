@@ -127,6 +127,16 @@ def test_an_external_store_judges_instead_of_the_own_test_patients(study, store,
         )
     )
     assert {cell.test for cell in planned.cells} == {("a", "b", "c")}
+    trained = {patient for cell in planned.cells for patient in cell.rung.train}
+    assert not trained & {"p03", "p04", "p08", "p09"}  # the own test patients take no part
+
+
+def test_controls_alone_raise_no_question_and_no_budget_touches_them(study):
+    one = plan(study(arms=["scratch", "histogram"]))
+    two = plan(study(arms=["scratch", "histogram"], budget={"steps": 9, "batch": 8, "lr": 0.1}))
+    assert one.primary is None
+    assert hashes(one, arm="histogram") == hashes(two, arm="histogram")
+    assert not hashes(one, arm="scratch") & hashes(two, arm="scratch")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +162,11 @@ def test_an_external_store_judges_instead_of_the_own_test_patients(study, store,
             LabelError,
             "no image .* passes `where`",
         ),
+        (
+            {"tasks": {"x": {"store": "ct", "label": "lesion", "window": "brian"}}},
+            ConfigError,
+            "unknown window 'brian'. Did you mean 'brain'",
+        ),
         ({"arms": ["spark"], "pretrain": {"spark": {"stps": 1}}}, ConfigError, "stps"),
         ({"arms": ["spark"], "pretrain": {"spark": {}}}, ConfigError, "keeps 0 of .* 1 patches"),
         (
@@ -176,6 +191,8 @@ def test_what_cannot_be_run_is_refused_before_anything_runs(study, changes, erro
         ({"primary": {"arm": "spark"}}, "unknown arm 'spark'"),
         ({"primary": {"arm": "scratch", "fraction": 0.7}}, "0.7 is not one of"),
         ({"pretrain": {"scratch": {}}}, "name two things"),
+        ({"tasks": {"a/b": {"store": "ct", "label": "lesion"}}}, "'a/b' is no name"),
+        ({"protocols": ["fare"]}, "'fair', 'paper', 'linear' or 'knn'"),
         ({"repeat": 3}, "unknown key at repeat: 'repeat'. Did you mean 'repeats'"),
     ],
 )

@@ -7,7 +7,6 @@ import pytest
 import safetensors.torch
 from sklearn.metrics import roc_auc_score
 
-from hounsfield.errors import HounsfieldError
 from hounsfield.models.backbone import create
 from hounsfield.study import finetune, trained
 from hounsfield.study.plan import plan
@@ -164,6 +163,19 @@ def test_only_an_arm_that_brings_weights_moves_its_lower_stages_less(study, tmp_
     assert ratio["mine"] == pytest.approx(ratio["scratch"] / 2**4, rel=0.3)  # four stages apart
 
 
+@pytest.mark.parametrize("sided", [False, True])
+def test_images_of_a_sided_task_are_never_mirrored(study, tmp_path, monkeypatch, sided):
+    task = {"store": "ct", "label": "lesion", "sided": sided}
+    planned = plan(study(tasks={"lesion": task}, fractions=[1.0], repeats=1))
+    names = []
+    recipe = finetune.recipe
+    monkeypatch.setattr(
+        finetune, "recipe", lambda name, **k: names.append(name) or recipe(name, **k)
+    )
+    Worker(planned, tmp_path).run(planned.cells[0])
+    assert names == ["supervised_sided" if sided else "supervised"]
+
+
 def test_a_score_that_is_not_finite_fails_its_cell(study, tmp_path):
     planned = plan(study(fractions=[1.0], repeats=1))
     (cell,) = planned.cells
@@ -174,5 +186,9 @@ def test_a_score_that_is_not_finite_fails_its_cell(study, tmp_path):
         test=np.full((len(labels.test), 2), np.nan, np.float32),
         curve=[],
     )
-    with pytest.raises(HounsfieldError, match=r"24 of .* scores are not finite"):
-        worker._tables(cell, broken)
+    worker._train = lambda cell: broken
+    ended = worker.run(cell)
+    assert ended.status == "failed"
+    assert ended.reason.startswith("24 of ")
+    assert ended.reason.endswith("scores are not finite numbers.")
+    assert [path.name for path in (tmp_path / "cells" / cell.hash).iterdir()] == ["cell.json"]

@@ -53,11 +53,21 @@ def strata(patients: Sequence[str], classes: Sequence[int]) -> dict[str, frozens
     return {patient: frozenset(carried[patient]) for patient in sorted(carried)}
 
 
-def given(patients: Sequence[str], parts: Sequence[str | None]) -> Split:
+def given(
+    patients: Sequence[str],
+    parts: Sequence[str | None],
+    *,
+    needed: Sequence[str] = ("train", "test"),
+) -> Split:
     """The split that a store's own column names: one patient and one part an image.
 
+    Args:
+        patients: Of each image.
+        parts: Of each image: train, val or test.
+        needed: Parts that must not be empty.
+
     Raises:
-        LabelError: A part is not train, val or test; or there is no train or no test patient.
+        LabelError: A part is not train, val or test; or one that is needed is empty.
         LeakError: A patient stands in two parts.
     """
     unknown = sorted({str(part) for part in parts} - {"train", "val", "test"})
@@ -69,7 +79,7 @@ def given(patients: Sequence[str], parts: Sequence[str | None]) -> Split:
     members: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
     for patient, part in zip(patients, parts, strict=True):
         members[str(part)].add(patient)
-    for part in ("train", "test"):
+    for part in needed:
         if not members[part]:
             raise LabelError(
                 f"the split column names no {part} patient. Name some, or set `folds` in the study."

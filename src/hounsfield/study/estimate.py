@@ -15,7 +15,8 @@ from hounsfield.study.classifier import Classifier, predict
 from hounsfield.study.config import Budget
 from hounsfield.study.finetune import fair
 from hounsfield.study.images import read
-from hounsfield.study.plan import Cell, Plan, Pretraining
+from hounsfield.study.plan import Cell, Plan
+from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.run import disk_bytes, is_finished
 from hounsfield.study.trained import Labels
 from hounsfield.train import schedule

@@ -54,6 +54,7 @@ def fair(
     layer_decay: float,
     seed: int,
     on: "Fabric",
+    view: str = "supervised",
 ) -> Trained:
     """Fine-tune once for every learning rate, keep the best, score validation and test.
 
@@ -68,6 +69,7 @@ def fair(
             from chance, whose lower stages have nothing to keep.
         seed: Of batches and views; equal for the arms of a comparison.
         on: Device and precision.
+        view: The recipe that training images go through.
 
     Raises:
         DivergedError: The training diverged at every learning rate.
@@ -77,6 +79,7 @@ def fair(
         _trial(
             start(), images, labels, rate,
             classes=classes, size=size, budget=budget, layer_decay=layer_decay, seed=seed, on=on,
+            view=view,
         )
         for rate in rates
     ]  # fmt: skip
@@ -142,10 +145,11 @@ def _trial(
     layer_decay: float,
     seed: int,
     on: "Fabric",
+    view: str,
 ) -> _Trial | None:
     """One training at one learning rate; nothing where it diverged."""
     model = Classifier(backbone, classes).to(images.pixels.device)
-    view = recipe("supervised", size=size, channels=backbone.channels, window=images.window_hu)
+    views = recipe(view, size=size, channels=backbone.channels, window=images.window_hu)
     batches = Batches(
         images,
         by_class(images, labels.train),
@@ -158,7 +162,7 @@ def _trial(
         fitted = fit(
             model,
             batches=batches,
-            make_views=lambda batch, chance: _views(view, batch, chance),
+            make_views=lambda batch, chance: _views(views, batch, chance),
             optimiser=OptimConfig(name="adamw", lr=rate, weight_decay=budget.weight_decay),
             schedule=Schedule(steps=budget.steps, warm_up=budget.warm_up),
             seed=seed,
@@ -176,6 +180,6 @@ def _trial(
 
 
 def _views(
-    view: Callable[..., list[Tensor]], batch: Labelled, chance: torch.Generator
+    views: Callable[..., list[Tensor]], batch: Labelled, chance: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    return view(batch.pixels, batch.is_hu, chance)[0], batch.labels
+    return views(batch.pixels, batch.is_hu, chance)[0], batch.labels

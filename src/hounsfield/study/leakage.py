@@ -12,7 +12,8 @@ from hounsfield.data.leaks import Leak, Side, leaks
 from hounsfield.data.store import Store
 from hounsfield.errors import LeakError
 from hounsfield.files import write_json
-from hounsfield.study.plan import Plan, hash_of
+from hounsfield.study.hashes import hash_of
+from hounsfield.study.plan import Plan
 
 FILE = "leaks.json"
 REFUSED = ("patient", "slice")  # likeness alone may be chance, and is told instead

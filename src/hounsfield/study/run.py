@@ -15,7 +15,8 @@ from hounsfield.progress import bar
 from hounsfield.study import leakage
 from hounsfield.study.parallel import one_by_one, side_by_side
 from hounsfield.study.pictures import write_pictures
-from hounsfield.study.plan import Cell, Plan, Pretraining
+from hounsfield.study.plan import Cell, Plan
+from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.record import write_plan
 from hounsfield.train.pretrain import build, pretrain
 
@@ -65,10 +66,10 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
         _tidy(plan, out)
         leakage.keep(plan, out, found)
         write_plan(plan, out, leaks=found)
+        todo = [cell for cell in plan.cells if not is_finished(out, cell)]
         missing = [one for one in plan.pretrainings.values() if not is_finished(out, one)]
         for one in missing:
             _pretrain(one, out)
-        todo = [cell for cell in plan.cells if not is_finished(out, cell)]
         _run_cells(plan, out, todo, jobs=jobs)
         judge(out)
         write_pictures(plan, out)

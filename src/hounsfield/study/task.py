@@ -14,6 +14,7 @@ from pydantic import Field
 from hounsfield.config import Config
 from hounsfield.data.split import Split, Strata, given, strata
 from hounsfield.data.store import Store
+from hounsfield.data.window import window_of
 from hounsfield.errors import ConfigError, LabelError, one_of
 
 Level = Literal["slice", "series", "patient"]
@@ -37,6 +38,7 @@ class TaskConfig(Config):
         level: What carries one label and is judged: a slice, a series or a patient.
         where: Column -> value, list of values, or `{ min, max }`: only these images take part.
         window: Name of a window in HU; display values are not windowed.
+        sided: The label tells left from right, so that no image is mirrored.
         pool: How the scores of a series' or a patient's slices become one.
         external: A name in `[stores]`: its labelled images are the test set instead.
     """
@@ -48,6 +50,7 @@ class TaskConfig(Config):
         default_factory=dict
     )
     window: str = "wide"
+    sided: bool = False
     pool: Pooling = "mean_logit"
     external: str | None = None
 
@@ -87,18 +90,18 @@ class Task:
         return strata(self.inside["patient"].to_list(), self.inside["label"].to_list())
 
     def given_split(self) -> Split:
-        """The split of the store's own column; the external patients judge if there are any.
+        """The split of the store's own column.
+
+        With an external store its patients judge, those that the column calls test take no part,
+        and those of whom it says nothing train.
 
         Raises:
             LabelError, LeakError: As `data.split.given`.
         """
-        split = given(self.inside["patient"].to_list(), self.inside["split"].to_list())
-        return self.judged_outside(split)
-
-    def judged_outside(self, split: Split) -> Split:
-        """`split` with the external patients, if there are any, as its test patients."""
+        patients, parts = self.inside["patient"].to_list(), self.inside["split"]
         if self.external is None:
-            return split
+            return given(patients, parts.to_list())
+        split = given(patients, parts.fill_null("train").to_list(), needed=["train"])
         outside = self.images.filter("outside")["patient"].unique().sort().to_list()
         return Split(split.train, split.val, tuple(outside))
 
@@ -118,6 +121,7 @@ def load(name: str, config: TaskConfig, stores: Mapping[str, Path]) -> Task:
         StoreError: A store cannot be opened.
     """
     where = f"task {name!r}"
+    window_of(config.window)  # refuses now what it would refuse later
     for store in filter(None, (config.store, config.external)):
         if store not in stores:
             raise ConfigError(f"{where}: {one_of('store', store, stores)}")
@@ -183,7 +187,8 @@ def _condition(where: str, column: str, wanted: Any, store: Store) -> pl.Expr:
     allowed = wanted if isinstance(wanted, list) else [wanted]
     if numeric and any(isinstance(one, str) for one in allowed):
         raise ConfigError(f"{where}: column {column!r} holds numbers; `where` asks for {wanted!r}.")
-    return value.is_in(allowed if numeric else [str(one) for one in allowed])
+    plain = numeric or store.index.schema[column] == pl.Boolean
+    return value.is_in(allowed if plain else [str(one) for one in allowed])
 
 
 def _classes(where: str, label: str, table: pl.DataFrame) -> tuple[str, ...]:
@@ -226,6 +231,7 @@ def _hash(
 ) -> str:
     digest = hashlib.sha256()
     parts = [inside.hash, outside.hash if outside else "", config.window, config.pool, config.level]
+    parts += ["sided"] if config.sided else []
     digest.update("\x1f".join([*parts, *classes]).encode())
     for column in ("outside", "slice", "label"):
         digest.update(table[column].cast(pl.Int64).to_numpy().tobytes())

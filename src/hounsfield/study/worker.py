@@ -78,18 +78,17 @@ class Worker:
         started = time.perf_counter()
         trained: Trained | None = None
         tables: Mapping[str, pl.DataFrame] = {}
-        reason = ""
+        status, reason = "failed", ""
         try:
             trained = self.train(cell)
             tables = self._tables(cell, trained)
+            status, reason = ("unfinished" if trained.unfinished else "done"), trained.unfinished
         except (DiskError, InterruptedRun):
             raise
         except HounsfieldError as error:
             reason = str(error)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-        status = "failed" if trained is None else "unfinished" if trained.unfinished else "done"
-        reason = reason or (trained.unfinished if trained else "")
         ended = Ended(cell.hash, status, reason, time.perf_counter() - started)
         self._write(cell, ended, trained, tables)
         return ended
@@ -132,11 +131,14 @@ class Worker:
         if cell.protocol == "paper":
             return paper(start, images, labels, settings=config.paper, **shared)
         decay = config.budget.layer_decay if cell.kind in TRANSFERRED else 1.0
-        return fair(start, images, labels, budget=config.budget, layer_decay=decay, **shared)
+        view = "supervised_sided" if task.config.sided else "supervised"
+        return fair(
+            start, images, labels, budget=config.budget, layer_decay=decay, view=view, **shared
+        )
 
     def _features(self, cell: Cell) -> NDArray[np.float32]:
         """Features of all of the task's images, computed once in this process."""
-        start = json.dumps([cell.task, cell.settings["arm"], cell.settings["backbone"]])
+        start = json.dumps([cell.task, cell.settings["arm"]])
         if cell.kind == "scratch":
             start += str(cell.seed)
         if start not in self._seen:

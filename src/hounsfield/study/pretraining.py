@@ -1,0 +1,109 @@
+"""The pre-trainings of a study, and the patients that they must not see."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hounsfield.config import parse
+from hounsfield.data.store import Store
+from hounsfield.errors import ConfigError, one_of
+from hounsfield.seeding import seed_of
+from hounsfield.study.config import StudyConfig
+from hounsfield.study.hashes import hash_of
+from hounsfield.study.partition import Splits
+from hounsfield.study.task import Task
+from hounsfield.train.pretrain import PretrainConfig, build
+
+RECIPE = 1  # counts changes of this code that change a result: what it made before is made anew
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One pre-training run, with the patients that it must not see.
+
+    Attributes:
+        hash: Names the run's folder.
+        name: As in the study file.
+        config: What `train.pretrain` is given.
+        without: Patients whose images stay out.
+    """
+
+    hash: str
+    name: str
+    config: PretrainConfig
+    without: tuple[str, ...]
+
+    def rows(self) -> dict[str, NDArray[np.int64]]:
+        """Store's folder -> the rows that it sees."""
+        rows = {}
+        for path in self.config.stores:
+            left_out = Store.open(path).index["patient"].is_in(list(self.without))
+            rows[path] = np.flatnonzero(~left_out.to_numpy()).astype(np.int64)
+        return rows
+
+
+def kept_out(
+    fold: int,
+    config: StudyConfig,
+    tasks: Mapping[str, Task],
+    splits: Splits,
+) -> frozenset[str]:
+    """The patients whose images no pre-training of this fold may see."""
+    tests = {patient for name in tasks for patient in splits[name, fold].test}
+    if config.keep_out == "test":
+        return frozenset(tests)
+    return frozenset(tests.union(*(task.images["patient"].to_list() for task in tasks.values())))
+
+
+def pretraining(
+    name: str,
+    repeat: int,
+    config: StudyConfig,
+    stores: Mapping[str, Path],
+    never_seen: frozenset[str],
+    *,
+    init: str | None,
+) -> Pretraining:
+    """The pre-training of an arm for a repeat.
+
+    Args:
+        name: Of the arm.
+        repeat: It counts where every repeat has a pre-training of its own.
+        config: The study.
+        stores: Name -> folder.
+        never_seen: Patients that stay out.
+        init: SHA-256 of the weights that it starts from, if it starts from any.
+
+    Raises:
+        ConfigError: A setting is not allowed, or a store is not known.
+    """
+    settings = {
+        "method": name,
+        "backbone": config.backbone,
+        "image_size": config.image_size,
+        "device": config.device,
+        **config.pretrain[name],
+    }
+    used = settings.get("stores", list(stores))
+    for store in used:
+        if store not in stores:
+            raise ConfigError(f"pretrain.{name}: {one_of('store', store, stores)}")
+    settings["stores"] = [str(stores[store]) for store in used]
+    own = (repeat,) if config.pretrain_seeds == "per_repeat" else ()
+    settings.setdefault("seed", seed_of(config.seed, "pretrain", name, *own) % 2**32)
+    parsed = parse(PretrainConfig, settings, where=f"pretrain.{name}")
+    build(parsed, corpus_size=1)  # refuses now what it would refuse later
+    opened = [Store.open(stores[store]) for store in used]
+    present = frozenset().union(*(store.index["patient"].to_list() for store in opened))
+    without = tuple(sorted(never_seen & present))
+    facts = [
+        RECIPE,
+        parsed.model_dump(mode="json", exclude={"stores", "device"}),
+        [store.hash for store in opened],
+        without,
+        *([] if init is None else [init]),
+    ]
+    return Pretraining(hash_of(facts), name, parsed, without)
