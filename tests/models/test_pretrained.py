@@ -102,6 +102,17 @@ def test_every_published_layout_fills_the_backbone(layout: str, tmp_path: Path) 
     assert torch.equal(backbone(images(3)), trained()(images(3)))
 
 
+def test_the_trained_network_goes_before_its_slow_copy(tmp_path: Path) -> None:
+    trained_one = {name: v for name, v in state().items() if "num_batches" not in name}
+    both = under("encoder_k.", state(seed=9)) | under("encoder_q.", trained_one)
+    save_file(both, tmp_path / "a")  # which sorts by name
+    card = load_into(backbones.create("resnet10_tiny", channels=3), tmp_path / "a")
+    assert card.prefix == "encoder_q."
+    assert card.notes == (
+        "the file holds more networks that fit, under 'encoder_k.'; they were not used",
+    )
+
+
 def test_a_name_that_means_nothing_is_found_by_what_matches(tmp_path: Path) -> None:
     save_file(under("some.strange-1.place.", state()), tmp_path / "a")
     backbone = backbones.create("resnet10_tiny", channels=3)
@@ -311,7 +322,7 @@ def test_a_hub_that_cannot_be_reached_is_a_weights_error(monkeypatch: pytest.Mon
         load_into(backbones.create("resnet10_tiny"), "someone/net")
 
 
-@pytest.mark.parametrize("source", ["missing.pth", "runs/missing.ckpt", "/a/b/missing.pt"])
+@pytest.mark.parametrize("source", ["missing.pth", "runs/missing.safetensors", "/a/b/missing.pt"])
 def test_a_missing_file_is_not_looked_for_on_the_hub(source: str, hub: Hub) -> None:
     with pytest.raises(WeightsError, match=f"no file at {source}"):
         load_into(backbones.create("resnet10_tiny"), source)

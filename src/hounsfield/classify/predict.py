@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from hounsfield.classify.heatmap import write_heatmaps
@@ -20,6 +21,7 @@ from hounsfield.data.resample import Shape
 from hounsfield.data.volume import Refusal
 from hounsfield.errors import OutputError, ReadError
 from hounsfield.files import disk_errors, folder_whole, write_text
+from hounsfield.train.device import DeviceName
 
 BATCH = 64  # slices that the network sees at a time
 SLACK = 1.25  # factor by which pixels may be finer or coarser than all of the training's
@@ -62,7 +64,7 @@ def predict(
     key: Path | None = None,
     keep_ids: bool = False,
     patient_pattern: str | None = None,
-    device: str = "cpu",
+    device: DeviceName = "auto",
 ) -> Tally:
     """Score every scan below `sources` and write `out` (CSV); what is not scored goes beside it.
 
@@ -79,7 +81,7 @@ def predict(
         key: The file of the key for identities, as of ingest.
         keep_ids: Keep identities as they are.
         patient_pattern: A regular expression that finds the patient in a file's path.
-        device: As torch names it.
+        device: "auto" takes a GPU where there is one.
 
     Raises:
         OutputError: `out` or `heatmaps` exists.
@@ -90,6 +92,8 @@ def predict(
     for path in (out, refused_file(out), heatmaps):
         if path is not None and path.exists():
             raise OutputError(f"{path} exists already. Choose another name, or remove it.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     kept = load(run, device=device)
     facts = kept.facts
     shape = Shape(facts.slice_size, facts.grid_mm, facts.crop)

@@ -1,7 +1,7 @@
 """Verbs about weights and classifiers. Their code is imported only when they are asked for."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -55,7 +55,7 @@ def finetune(
     from hounsfield.config import load
 
     named = {"weights": weights, "store": str(store), "task": task}
-    given = [f"{name}={json.dumps(value)}" for name, value in named.items()]
+    given = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in named.items()]
     done = train(load(FinetuneConfig, overrides=[*given, *(settings or ())]), out)
     for line in done.lines():
         typer.echo(line)
@@ -78,6 +78,9 @@ def predict(
     patient_pattern: Annotated[
         str | None, typer.Option(help="A regular expression: its group is the patient.")
     ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
+    ] = "auto",
 ) -> None:
     """Score scans with a classifier: calibrated probabilities by slice and by patient."""
     from hounsfield.classify.predict import predict as score
@@ -91,6 +94,7 @@ def predict(
         key=key,
         keep_ids=keep_ids,
         patient_pattern=patient_pattern,
+        device=device,
     )
     for line in tally.lines(out):
         typer.echo(line)

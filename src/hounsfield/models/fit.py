@@ -60,10 +60,10 @@ def fits(backbone: Backbone, tensors: Mapping[str, Tensor]) -> list[Fit]:
     ]
     order = {name: place for place, name in enumerate(tensors)}
 
-    def rank(fit: Fit) -> tuple[bool, int, bool, int]:
+    def rank(fit: Fit) -> tuple[bool, bool, int, int]:
         first = min(order[name] for name in order if name.startswith(fit.prefix))
-        slow = _SLOW.search(fit.prefix) is not None
-        return bool(fit.problems), -len(fit.tensors), slow, first
+        slow = _SLOW.search(fit.prefix) is not None and not fit.problems
+        return bool(fit.problems), slow, -len(fit.tensors), first
 
     return sorted(found, key=rank)
 

@@ -16,6 +16,7 @@ IMAGENET = "imagenet"  # as a source: timm's default ImageNet weights of the bac
 
 RUN_FILES = ("encoder.safetensors", "classifier.safetensors", "model.safetensors")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_FILE_ENDINGS = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")  # not looked for on a hub
 _HUB_ID = re.compile(r"(?P<hub>hf[-_]hub:)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _HASHED_NAME = re.compile(r".+-([0-9a-f]{8,64})\.(?:pth|pt|bin|safetensors)")
 _IN = re.compile(r"in(1k|12k|21k|22k)")  # the corpus in timm's tags: a1_in1k, fb_in22k_ft_in1k
@@ -83,7 +84,7 @@ def find(source: str | Path, *, backbone: str = "") -> tuple[Card, WeightsFile]:
         return _card(str(source), file, _beside(path)), file
     name = _imagenet_id(backbone) if str(source) == IMAGENET else str(source)
     hub = _HUB_ID.fullmatch(name)
-    if hub is None or not (hub["hub"] or path.suffix not in (".pth", ".pt", ".ckpt", ".bin")):
+    if hub is None or (path.suffix in _FILE_ENDINGS and not hub["hub"]):
         raise WeightsError(
             f"no file at {source}. Give a checkpoint file, a run folder, a Hugging Face hub id "
             f"(owner/name), or {IMAGENET!r}."
