@@ -147,6 +147,7 @@ def test_no_identity_in_any_output_of_the_whole_pipeline(archive, tmp_path, capf
         assert (out / made).exists(), said
     for made in ("study/results.parquet", "study/report", "export"):
         assert (out / made).exists(), said
+    assert list((out / "run/tensorboard").iterdir())
     secret = re.compile("|".join(map(re.escape, [*SECRETS, *uids])).encode(), re.IGNORECASE)
     found = {"what was said": secret.findall(said.encode())}
     for path in sorted(file for file in out.rglob("*") if file.is_file()):

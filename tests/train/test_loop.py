@@ -113,7 +113,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
             step = super().forward(views)
             return Step(step.loss * (float("nan") if self.seen > 2 else 1.0))
 
-    with pytest.raises(DivergedError, match=r"the loss is nan at step 8.*optim\.lr"):
+    with pytest.raises(
+        DivergedError, match=r"the loss is nan at step 8.*optim\.lr.*init=.*step-000000004"
+    ):
         toy.train(Bad(), tmp_path)
     (kept,) = (tmp_path / "checkpoints").iterdir()
     assert kept.name.startswith("step-000000004.")
@@ -122,3 +124,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
 def test_a_loss_that_explodes_is_named(toy, tmp_path):
     with pytest.raises(DivergedError, match=r"the loss is .* after .* at the start"):
         toy.train(toy.Model(), tmp_path, name="sgd", lr=30.0, steps=40)
+
+
+def test_what_a_batch_norm_hides_is_found_before_it_is_saved(toy, tmp_path):
+    class Hidden(toy.Model):
+        def after_step(self, progress):
+            super().after_step(progress)
+            if progress > 0.6:
+                self.net[1].running_var.fill_(float("inf"))
+
+    with pytest.raises(DivergedError, match=r"net\.1\.running_var is not finite at step 8"):
+        toy.train(Hidden(), tmp_path)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import numpy as np
 import polars as pl
@@ -9,11 +10,31 @@ from safetensors.numpy import load_file
 
 from hounsfield.config import parse
 from hounsfield.data.store import Store, write_store
-from hounsfield.errors import ConfigError, OutputError, StoreError
+from hounsfield.errors import (
+    BusyError,
+    ConfigError,
+    DivergedError,
+    OutputError,
+    StoreError,
+)
+from hounsfield.lock import held
+from hounsfield.methods.base import Step
+from hounsfield.methods.moco_v2 import MoCoV2
 from hounsfield.models.backbone import create
 from hounsfield.models.pretrained import load_into
 from hounsfield.seeding import stream
 from hounsfield.train.pretrain import PretrainConfig, pretrain
+
+
+class Poisoned(MoCoV2):
+    """Has no loss from the fourth step on."""
+
+    name = "poisoned"
+
+    def forward(self, views):
+        self.calls = getattr(self, "calls", 0) + 1
+        step = super().forward(views)
+        return Step(step.loss * float("nan")) if self.calls > 3 else step
 
 
 @pytest.fixture
@@ -113,6 +134,37 @@ def test_going_on_from_a_run_starts_with_its_weights(store, tmp_path):
     first = load_file(tmp_path / "first/encoder.safetensors")
     second = load_file(tmp_path / "second/encoder.safetensors")
     np.testing.assert_array_equal(first["layer1.0.conv1.weight"], second["layer1.0.conv1.weight"])
+
+
+def test_the_weights_of_a_run_that_went_wrong_are_where_its_error_says(store, tmp_path):
+    poisoned = config(store, method=f"{__name__}:Poisoned", budget={"steps": 9})
+    with pytest.raises(DivergedError) as error:
+        pretrain(poisoned, tmp_path / "run")
+    kept = re.search(r"--set init=(\S+)$", str(error.value))[1]
+    calm = config(store, init=kept, budget={"steps": 1})
+    assert pretrain(calm, tmp_path / "next").steps == 1
+
+
+def test_a_second_process_is_refused(store, tmp_path):
+    with held(tmp_path / "run"), pytest.raises(BusyError, match=f"process {os.getpid()} "):
+        pretrain(config(store), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "peak", "epochs"),
+    [
+        ("spark", "lamb", 3.2e-3, 1600),
+        ("moco_v2", "sgd", 0.03, 800),
+        ("swav", "lars", 4.8, 800),
+        ("byol", "lars", 3.2, 1000),
+    ],
+)
+def test_each_papers_settings_give_its_peak_rate(store, method, name, peak, epochs):
+    values = {"method": method, "stores": [str(store.path)], "settings": "paper"}
+    paper = parse(PretrainConfig, values, where="test")
+    assert paper.optim.name == name
+    assert paper.optim.peak(paper.batch_size) == pytest.approx(peak)
+    assert paper.budget.epochs == epochs
 
 
 def test_what_is_left_out_of_a_config_is_the_papers_or_ours(store):

@@ -58,6 +58,11 @@ def newest(
     return None
 
 
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint's file; None where there is none."""
+    return next(iter(_files(folder)), None)
+
+
 def _files(folder: Path) -> list[Path]:
     """The checkpoints, newest first."""
     if not folder.is_dir():

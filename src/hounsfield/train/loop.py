@@ -6,7 +6,7 @@ holds weights, the optimiser's state and a few numbers, and no generator's state
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch import nn
 
-from hounsfield.errors import InterruptedRun
+from hounsfield.errors import InterruptedRun, TrainingError
+from hounsfield.progress import Bar
+from hounsfield.train import checkpoint
 from hounsfield.train.device import fabric as make_fabric
 from hounsfield.train.faults import memory_named, reader_named
 from hounsfield.train.interrupt import listening
 from hounsfield.train.log import bar_over
 from hounsfield.train.optim import OptimConfig
 from hounsfield.train.schedule import Schedule
-from hounsfield.train.training import LoopConfig, Training, Watch
+from hounsfield.train.training import CHECKPOINTS, LoopConfig, Training, Watch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -134,18 +136,14 @@ def fit(
             closing(training.log),
             closing(reader_named(batches.prefetch(first, end))) as stream,
             bar_over(shown, total=schedule.steps or PARTS, done=_parts(training)) as bar,
+            _last_good_named(folder),
         ):
             while training.progress < 1:
                 before = _parts(training)
                 training.update(stream, make_views)
                 bar.advance(_parts(training) - before)
+                _write(training, pace, bar, watch)
                 stop = training.agree(interrupt.asked)
-                if training.due(config.log_every):
-                    training.write_line()
-                    training.log.speed(training.step, pace.so_far(training.step))
-                    bar.note(f"{pace.so_far(training.step)['images_per_s']:.0f} images/s")
-                if watch is not None and training.due(config.watch_every):
-                    training.look(watch)
                 if stop or training.due(config.checkpoint_every):
                     training.save()
                 if stop:
@@ -158,6 +156,32 @@ def fit(
         ema=training.ema,
         **pace.so_far(training.step),
     )
+
+
+def _write(training: Training, pace: "_Pace", bar: Bar, watch: Watch | None) -> None:
+    """Write what is due after this step."""
+    if training.due(training.config.log_every):
+        speed = pace.so_far(training.step)
+        training.write_line()
+        training.log.speed(training.step, speed)
+        bar.note(f"{speed['images_per_s']:.0f} images/s")
+    if watch is not None and training.due(training.config.watch_every):
+        training.look(watch)
+
+
+@contextmanager
+def _last_good_named(folder: Path | None) -> Iterator[None]:
+    """Add to what goes wrong in training where the last good checkpoint is."""
+    try:
+        yield
+    except TrainingError as error:
+        kept = None if folder is None else checkpoint.latest(folder / CHECKPOINTS)
+        if kept is None:
+            raise
+        raise type(error)(
+            f"{error} The last good checkpoint is kept; to go on from its weights with other "
+            f"settings: another --out and --set init={kept}"
+        ) from error
 
 
 class _Pace:

@@ -3,6 +3,9 @@
 import math
 from collections.abc import Mapping
 
+import torch
+from torch import Tensor
+
 from hounsfield.errors import CollapsedError, DivergedError
 from hounsfield.methods.base import Plateau
 
@@ -34,11 +37,21 @@ def check_loss(row: Mapping[str, float], *, first_loss: float) -> None:
         what = f"the loss is {loss:.4g}, after {first_loss:.4g} at the start,"
     else:
         return
-    raise DivergedError(
-        f"{what} at step {step}. Likely cause: the learning rate ({row['lr']:.3g}) is too high. "
-        "Lower optim.lr, lengthen optim.warm_up, or set optim.clip=1. "
-        "The last good checkpoint is kept."
-    )
+    raise _diverged(what, step=step, lr=row["lr"])
+
+
+def check_state(state: Mapping[str, object], *, step: int, lr: float) -> None:
+    """Raise where a value of a state dict is not finite.
+
+    The loss need not show it: a batch norm hides features of any size until it is used in eval
+    mode.
+
+    Raises:
+        DivergedError: The message names the likely cause and the setting to change.
+    """
+    for name, value in state.items():
+        if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+            raise _diverged(f"{name} is not finite", step=step, lr=lr)
 
 
 def check_features(seen: Mapping[str, float]) -> None:
@@ -81,8 +94,12 @@ def check_plateau(line: Mapping[str, float], plateau: Plateau | None) -> None:
         )
 
 
-def _collapsed(message: str) -> CollapsedError:
-    return CollapsedError(
-        f"{message} The last good checkpoint is kept. "
-        "To go on all the same: --set loop.alarms=false"
+def _diverged(what: str, *, step: int, lr: float) -> DivergedError:
+    return DivergedError(
+        f"{what} at step {step}. Likely cause: the learning rate ({lr:.3g}) is too high. "
+        "Lower optim.lr, lengthen optim.warm_up, or set optim.clip=1."
     )
+
+
+def _collapsed(message: str) -> CollapsedError:
+    return CollapsedError(f"{message} To go on all the same: --set loop.alarms=false.")

@@ -15,7 +15,7 @@ from hounsfield.seeding import seed_of
 from hounsfield.train import checkpoint, optim
 from hounsfield.train.log import Log, say
 from hounsfield.train.schedule import Schedule
-from hounsfield.train.sentinel import check_loss
+from hounsfield.train.sentinel import check_loss, check_state
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -162,6 +162,7 @@ class Training:
             return
         if self._mean:
             self._checked()
+        check_state(self.model.state_dict(), step=self.step, lr=self._lr)
         if self.fabric.is_global_zero:
             checkpoint.save(self.folder / CHECKPOINTS, self._state(), step=self.step)
         self.fabric.barrier()
