@@ -116,11 +116,13 @@ def test_a_copy_runs_on_its_own_weights(images: Tensor) -> None:
     before = model.draw(images, layout)
 
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in model.backbone.parameters():
             parameter.add_(1.0)
 
     assert torch.equal(copy.draw(images, layout), before)
     assert not torch.equal(model.draw(images, layout), before)
+    copy.load_state_dict(model.state_dict())
+    assert torch.equal(copy.draw(images, layout), model.draw(images, layout))
 
 
 def test_half_precision_draws_what_full_precision_draws(images: Tensor) -> None:

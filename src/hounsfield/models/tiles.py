@@ -37,7 +37,6 @@ class TileEncoder:
 
     Attributes:
         channels: Of the maps, by stride, from the largest map (stride 4) to the smallest.
-        patch: Side of a patch in pixels, the backbone's stride.
         unused: Parameters of the network that no map depends on, those of its head.
     """
 
@@ -48,7 +47,6 @@ class TileEncoder:
             ConfigError: The backbone has a layer that is not exact on tiles; the message names it.
         """
         graph = _trace(backbone)
-        self.patch = backbone.stride
         self.channels = _keep_pyramid(graph, backbone)
         root = nn.Module()
         root.net, root.spatial = backbone.net, nn.ModuleList(_put_on_tiles(graph, backbone))
