@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hounsfield.errors import DiskError
-from hounsfield.files import disk_errors, folder_whole, write_json, write_whole
+from hounsfield.files import disk_errors, folder_whole, sweep, write_json, write_whole
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -73,3 +73,13 @@ def test_a_folder_that_is_there_already_is_not_touched(tmp_path: Path) -> None:
 def test_errors_that_are_not_the_disks_pass_through(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), disk_errors(tmp_path):
         raise FileNotFoundError(errno.ENOENT, "no such file")
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".store.1234abcd.part" / "shards").mkdir(parents=True)
+    (tmp_path / ".run.json.1234abcd.part").write_text("{")
+    (tmp_path / ".other.1234abcd.part").write_text("somebody else's")
+    (tmp_path / "run.json").write_text("{}")
+    sweep(tmp_path, "store")
+    sweep(tmp_path, "run.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1234abcd.part", "run.json"]

@@ -256,7 +256,7 @@ def test_a_killed_run_that_is_started_again_ends_with_the_same_bytes(kind, scans
     if out.exists() or any(tmp_path.glob(f".{out.name}.*")):
         run(job.command(out))
         assert content(out, job) == whole
-    assert not list(tmp_path.glob(".*.part"))
+    assert not list(tmp_path.rglob(".*.part"))
     assert len(whole) >= len(job.result)
     if KILLS > 1:
         with capsys.disabled():

@@ -80,5 +80,18 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what writers that were killed have left in `folder`, of all files or of `name`.
+
+    The caller holds the lock of what is written there, so that no writer is at work.
+    """
+    with disk_errors(folder):
+        for torn in list(folder.glob(f".{name}.*.part")):
+            if torn.is_dir():
+                shutil.rmtree(torn, ignore_errors=True)
+            else:
+                torn.unlink(missing_ok=True)
+
+
 def _beside(path: Path) -> Path:
     return path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"

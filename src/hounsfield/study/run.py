@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hounsfield.errors import InterruptedRun, OutputError
+from hounsfield.files import sweep
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
 from hounsfield.progress import bar
@@ -63,6 +64,7 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
     claim(plan, out)
     found = leakage.check(plan, out)
     with held(out):
+        sweep(out)
         _tidy(plan, out)
         leakage.keep(plan, out, found)
         write_plan(plan, out, leaks=found)

@@ -20,7 +20,7 @@ from hounsfield.data.batches import Batch, Batches
 from hounsfield.data.store import Store
 from hounsfield.data.window import WINDOWS
 from hounsfield.errors import ConfigError, OutputError, one_of
-from hounsfield.files import write_json, write_whole
+from hounsfield.files import sweep, write_json, write_whole
 from hounsfield.lock import held
 from hounsfield.methods import METHODS, find
 from hounsfield.methods.base import Method
@@ -163,6 +163,7 @@ def pretrain(config: PretrainConfig, out: Path, *, rows: Rows | None = None) -> 
     stores = {path: Store.open(path) for path in config.stores}
     chosen = {path: _rows(store, config, rows) for path, store in stores.items()}
     with held(out):
+        sweep(out)
         identity = _identity(config, stores, chosen)
         _refuse_others(out, identity)
         if not (out / RUN).exists():
