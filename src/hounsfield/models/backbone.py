@@ -12,8 +12,8 @@ from hounsfield.errors import ConfigError, one_of
 
 # Ours: small residual networks for few labels and few cores, built from timm's own parts.
 SMALL: Mapping[str, Mapping[str, Any]] = {
-    "resnet10_half": {"layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256), "stem_width": 32},
-    "resnet10_tiny": {"layers": (1, 1, 1, 1), "channels": (8, 16, 32, 64), "stem_width": 8},
+    "resnet10_half": {"layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256)},
+    "resnet10_tiny": {"layers": (1, 1, 1, 1), "channels": (8, 16, 32, 64)},
 }
 
 
