@@ -7,7 +7,9 @@ from pathlib import Path
 
 from hounsfield.data.ingest import ingest
 from hounsfield.data.phantom import phantom
+from hounsfield.errors import OutputError
 from hounsfield.files import write_text
+from hounsfield.progress import bar
 from hounsfield.report.make import report
 from hounsfield.study.config import load_study
 from hounsfield.study.plan import plan
@@ -16,6 +18,7 @@ from hounsfield.study.run import run
 PATIENTS = 48
 SEED = 0
 SIZE_PX = 64
+PARTS = ("archive", "store", "study.toml", "study")
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,29 @@ def demo(out: Path, *, jobs: int, say: Callable[[str], None]) -> Demo:
         say: Called with one line before every stage.
 
     Raises:
+        OutputError: `out` holds something that is no demo, or another version's.
         HounsfieldError: As the stages do.
     """
     archive, store, study_file = out / "archive", out / "store", out / "study.toml"
+    study = resources.files("hounsfield").joinpath("demo.toml").read_text()
+    _check_ours(out, study_file, study)
     if not archive.exists():
         say(f"1/4  phantom: {PATIENTS} patients as DICOM in {archive}")
-        phantom(archive, patients=PATIENTS, seed=SEED)
+        with bar("patients", total=PATIENTS) as progress:
+            phantom(archive, patients=PATIENTS, seed=SEED, advance=progress.advance)
     if not store.exists():
         say(f"2/4  ingest: {archive} into {store}")
         ingest([archive], store, labels=archive / "labels.csv", size=SIZE_PX, workers=jobs)
     say(f"3/4  study: {study_file}")
-    write_text(study_file, resources.files("hounsfield").joinpath("demo.toml").read_text())
+    write_text(study_file, study)
     run(plan(load_study(study_file)), out / "study", jobs=jobs)
     say("4/4  report")
     return Demo(out / "study", report(out / "study", out / "study" / "report"))
+
+
+def _check_ours(out: Path, study_file: Path, study: str) -> None:
+    present = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    foreign = sorted(name for name in present if name not in PARTS and not name.startswith("."))
+    if foreign or (study_file.exists() and study_file.read_text() != study):
+        what = f"holds {foreign[0]}" if foreign else f"has another {study_file.name}"
+        raise OutputError(f"{out} {what}, which is not this demo's. Choose a new folder.")
