@@ -1,15 +1,17 @@
 """Which decoder serves the encoder best at equal time: widths and shapes, trained and probed.
 
-    python benchmarks/decoder.py STORE LABEL [--seconds 60] [--size 96] [--seed 0]
+    python benchmarks/decoder.py [STORE LABEL] [--seconds 60] [--size 96] [--seed 0]
         [--decoder WIDTH STRIDE]
 
 Each trains the same small network on a store's training patients for the same CPU time of one
-thread. Then patients kept aside (split "val") judge it: the paper's reconstruction loss under fixed
-masks, and a linear and a nearest-neighbour probe of the encoder for the label (AUC).
+thread; without a store, on those of a phantom archive of 40 patients. Then patients kept aside
+(split "val") judge it: the paper's reconstruction loss under fixed masks, and a linear and a
+nearest-neighbour probe of the encoder for the label (AUC).
 """
 
 import argparse
 import math
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from torch import Tensor
 
 from hounsfield.augment.views import Recipe, recipe
 from hounsfield.data.batches import Batches, Pool
+from hounsfield.data.ingest import ingest
+from hounsfield.data.phantom import phantom
 from hounsfield.data.store import Store
 from hounsfield.methods.spark import SparK, SparKConfig
 from hounsfield.models.backbone import create
@@ -33,21 +37,29 @@ RATE = 1e-3
 def main() -> None:
     """Print a line for each decoder."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("store", type=Path)
-    arguments.add_argument("label")
+    arguments.add_argument("store", type=Path, nargs="?")
+    arguments.add_argument("label", nargs="?", default="bleed")
     arguments.add_argument("--seconds", type=float, default=60.0)
     arguments.add_argument("--size", type=int, default=96)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--decoder", type=int, nargs=2, help="this one alone")
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    store = Store.open(given.store)
-    print("width stride seed steps val_loss linear_auc knn_auc", flush=True)
-    for width, stride in [given.decoder] if given.decoder else DECODERS:
-        model, steps = trained(store, width, stride, given)
-        loss, probes = judged(model, store, given)
-        found = " ".join(f"{each:.3f}" for each in (loss, *probes))
-        print(f"{width} {stride} {given.seed} {steps} {found}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(given.store or phantom_store(Path(folder), given.size))
+        print("width stride seed steps val_loss linear_auc knn_auc", flush=True)
+        for width, stride in [given.decoder] if given.decoder else DECODERS:
+            model, steps = trained(store, width, stride, given)
+            loss, probes = judged(model, store, given)
+            found = " ".join(f"{each:.3f}" for each in (loss, *probes))
+            print(f"{width} {stride} {given.seed} {steps} {found}", flush=True)
+
+
+def phantom_store(folder: Path, size: int) -> Path:
+    """A store of 40 phantom patients."""
+    labels = phantom(folder / "scans", patients=40, seed=0)
+    ingest([folder / "scans"], folder / "store", labels=labels, size=size, workers=1)
+    return folder / "store"
 
 
 def trained(store: Store, width: int, stride: int, given: argparse.Namespace) -> tuple[SparK, int]:

@@ -1,6 +1,6 @@
 """What the visible tiles save: time and memory against the masked-dense way, in one run.
 
-    python benchmarks/tiles.py [encoders] [memory] [steps] [--batch 16] [--rounds 5] [--device cpu]
+    python benchmarks/tiles.py [encoders] [memory] [steps] [--batch 16] [--rounds 3] [--device cpu]
 
 Every ratio is a median over rounds in which the ways take turns. On the CPU one thread runs and its
 own time counts, so that other work on the machine hardly matters; memory is read from Linux's
@@ -36,7 +36,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all without")
     arguments.add_argument("--batch", type=int, default=16)
-    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--peak", choices=["tiles", "masked"], help="for this program's own use")
     given = arguments.parse_args()

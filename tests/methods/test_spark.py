@@ -189,3 +189,8 @@ def test_a_mask_that_hides_everything_is_refused() -> None:
 def test_a_decoder_that_cannot_be_halved_is_refused() -> None:
     with pytest.raises(ConfigError, match="decoder width 20 cannot be halved 5 times"):
         spark(decoder_width=20, decoder_stride=1)
+
+
+def test_a_decoder_that_would_end_between_two_strides_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"cannot end at stride 3. Allowed: 32, 16, 8, 4, 2, 1"):
+        spark(decoder_stride=3)

@@ -81,10 +81,9 @@ class Decoder(nn.Module):
 def _halvings(first: int, last: int) -> list[int]:
     """`first`, its half, ... `last`."""
     strides = [first]
-    while strides[-1] > last:
-        if strides[-1] % 2:
-            raise ConfigError(f"a decoder cannot halve stride {first} down to {last}.")
+    while strides[-1] % 2 == 0:
         strides.append(strides[-1] // 2)
-    if strides[-1] != last:
-        raise ConfigError(f"a decoder cannot halve stride {first} down to {last}.")
-    return strides
+    if last not in strides:
+        allowed = ", ".join(map(str, strides))
+        raise ConfigError(f"a decoder cannot end at stride {last}. Allowed: {allowed}.")
+    return strides[: strides.index(last) + 1]
