@@ -98,9 +98,11 @@ def test_a_folder_of_another_configuration_is_refused_and_the_difference_named(s
 def test_a_folder_of_something_else_is_refused_and_left_alone(store, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home/thesis.txt").write_text("dear")
+    (tmp_path / "home/.draft.txt.part").write_text("dear too")
     with pytest.raises(OutputError, match="holds something that is no run"):
         pretrain(config(store), tmp_path / "home")
     assert (tmp_path / "home/thesis.txt").read_text() == "dear"
+    assert (tmp_path / "home/.draft.txt.part").read_text() == "dear too"
 
 
 def test_slices_of_left_out_splits_are_never_read(store, tmp_path, monkeypatch):

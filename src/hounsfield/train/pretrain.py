@@ -1,17 +1,14 @@
 """From stores to a run: a backbone trained by a method, and all that is needed to go on."""
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
-from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from hounsfield.augment.views import recipe
@@ -19,31 +16,31 @@ from hounsfield.config import Config, parse
 from hounsfield.data.batches import Batch, Batches
 from hounsfield.data.store import Store
 from hounsfield.data.window import WINDOWS
-from hounsfield.errors import ConfigError, OutputError, one_of
-from hounsfield.files import sweep, write_json, write_whole
+from hounsfield.errors import ConfigError, one_of
+from hounsfield.files import sweep
 from hounsfield.lock import held
 from hounsfield.methods import METHODS, find
 from hounsfield.methods.base import Method
 from hounsfield.models.backbone import create
 from hounsfield.models.gather import synchronise
 from hounsfield.models.pretrained import load_into
-from hounsfield.provenance import machine, origin
 from hounsfield.seeding import seed_of
+from hounsfield.train import run_folder
 from hounsfield.train.device import DeviceName, Precision, fabric
 from hounsfield.train.faults import unchanged
 from hounsfield.train.health import Watcher
-from hounsfield.train.loop import Fitted, fit
+from hounsfield.train.loop import fit
 from hounsfield.train.optim import OptimConfig
 from hounsfield.train.papers import defaults
 from hounsfield.train.processes import launch
+from hounsfield.train.run_folder import CONFIG, Rows, Run
 from hounsfield.train.schedule import Budget, Schedule, steps_of
 from hounsfield.train.training import LoopConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-CONFIG, RUN, ENCODER = "config.json", "run.json", "encoder.safetensors"
-Rows = Mapping[str, NDArray[np.int64]]
+__all__ = ["CONFIG", "PretrainConfig", "Rows", "Run", "build", "pretrain"]
 
 
 class PretrainConfig(Config):
@@ -125,25 +122,6 @@ class PretrainConfig(Config):
         return WINDOWS[self.window].low, WINDOWS[self.window].high
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished pre-training.
-
-    Attributes:
-        folder: Where it lies.
-        steps: Updates of the weights.
-        final_loss: The last line's.
-        wall_s: Seconds of training, all starts together.
-        images_per_s: In the last process.
-    """
-
-    folder: Path
-    steps: int
-    final_loss: float
-    wall_s: float
-    images_per_s: float
-
-
 def pretrain(config: PretrainConfig, out: Path, *, rows: Rows | None = None) -> Run:
     """Train as `config` says and leave a run in `out`; go on where an earlier start was cut off.
 
@@ -163,13 +141,13 @@ def pretrain(config: PretrainConfig, out: Path, *, rows: Rows | None = None) -> 
     stores = {path: Store.open(path) for path in config.stores}
     chosen = {path: _rows(store, config, rows) for path, store in stores.items()}
     with held(out):
+        identity = run_folder.identity(config, stores, chosen)
+        run_folder.refuse_others(out, identity)
         sweep(out)
-        identity = _identity(config, stores, chosen)
-        _refuse_others(out, identity)
-        if not (out / RUN).exists():
+        if not (out / run_folder.RUN).exists():
             machines = fabric(config.device, precision=config.precision, processes=config.processes)
             launch(machines, _work, config, chosen, out, identity)
-        return _read(out)
+        return run_folder.read(out)
 
 
 def _work(
@@ -217,8 +195,8 @@ def _work(
     method = build(config, corpus_size=len(batches.pool))
     if machines.world_size > 1:
         synchronise(method)
-    if machines.is_global_zero and not (out / CONFIG).exists():
-        _claim(out, config, identity)
+    if machines.is_global_zero:
+        run_folder.claim(out, config, identity)
     images = config.batch_size * config.loop.accumulate
     fitted = fit(
         method,
@@ -241,7 +219,7 @@ def _work(
     )
     check_stores()
     if machines.is_global_zero:
-        _leave(out, config, method, fitted)
+        run_folder.leave(out, method, fitted, facts=_facts(config))
 
 
 def build(config: PretrainConfig, *, corpus_size: int) -> Method:
@@ -269,98 +247,13 @@ def _rows(store: Store, config: PretrainConfig, rows: Rows | None) -> NDArray[np
     return np.flatnonzero(~left_out.to_numpy()).astype(np.int64)
 
 
-def _identity(config: PretrainConfig, stores: Mapping[str, Store], chosen: Rows) -> dict[str, Any]:
-    """All that decides the outcome, plain: where a store lies and on what we run do not."""
-    values = config.model_dump(mode="json")
-    for free in ("stores", "device"):
-        del values[free]
-    for free in ("tensorboard", "checkpoint_every", "alarms"):
-        del values["loop"][free]
-    seen = [
-        {
-            "store": store.hash,
-            "rows": hashlib.sha256(chosen[path].tobytes()).hexdigest(),
-            "slices": len(chosen[path]),
-            "patients": store.index["patient"].gather(chosen[path]).n_unique(),
-        }
-        for path, store in stores.items()
-    ]
-    return {**values, "data": seen}
-
-
-def _refuse_others(out: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse a folder of another configuration, or of something that is no run."""
-    file = out / CONFIG
-    if file.exists():
-        before = json.loads(file.read_bytes())["identity"]
-        changed = sorted(_differences(before, identity))
-        if changed:
-            raise OutputError(
-                f"{out} holds a run of another configuration; it differs in {'; '.join(changed)}. "
-                "Choose another folder, or run with the settings of its config.json."
-            )
-    elif any(not path.name.startswith(".") for path in out.iterdir()):
-        raise OutputError(f"{out} holds something that is no run. Choose an empty or a new folder.")
-
-
-def _claim(out: Path, config: PretrainConfig, identity: Mapping[str, Any]) -> None:
-    write_json(
-        out / CONFIG,
-        {
-            **origin(),
-            "torch": torch.__version__,
-            "machine": machine(),
-            "config": config.model_dump(mode="json"),
-            "identity": identity,
-        },
-    )
-
-
-def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in {*before, *now}:
-            yield from _differences(before.get(key), now.get(key), f"{place}.{key}".lstrip("."))
-    elif before != now:
-        yield f"{place} ({before!r} there, {now!r} now)"
-
-
-def _leave(out: Path, config: PretrainConfig, method: Method, fitted: Fitted) -> None:
-    """Write the encoder, then `run.json`, which says that all is there."""
-    kept = method if fitted.ema is None else cast(Method, fitted.ema)
-    weights = kept.backbone.net.state_dict()
+def _facts(config: PretrainConfig) -> dict[str, str]:
+    """What the encoder's file says of how it was made."""
     low, high = config.window_hu()
-    facts = {
-        **origin(),
-        "method": method.name,
+    return {
         "backbone": config.backbone,
         "channels": str(config.channels),
         "image_size": str(config.image_size),
         "window_hu": f"{low},{high}",
         "config": json.dumps(config.model_dump(mode="json")),
     }
-    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    write_whole(out / ENCODER, to_safetensors(plain, metadata=facts))
-    losses = [row["loss"] for row in fitted.curve if "loss" in row]
-    write_json(
-        out / RUN,
-        {
-            **origin(),
-            "done": True,
-            "steps": fitted.steps,
-            "final_loss": losses[-1],
-            "wall_s": fitted.wall_s,
-            "images_per_s": fitted.images_per_s,
-            "waited": fitted.waited,
-        },
-    )
-
-
-def _read(out: Path) -> Run:
-    facts = json.loads((out / RUN).read_bytes())
-    return Run(
-        folder=out,
-        steps=facts["steps"],
-        final_loss=facts["final_loss"],
-        wall_s=facts["wall_s"],
-        images_per_s=facts["images_per_s"],
-    )
