@@ -44,12 +44,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of the page."""
+    """A table of the page; of its rows only the first `printed` go on paper, all without it."""
 
     caption: str
     heads: Sequence[Head]
     rows: Sequence[Sequence[Cell]]
     sortable: bool = False
+    printed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The answer in two sentences: the primary comparison, then what became of the claim."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,17 @@ def claim(verdict: Mapping[str, Any]) -> str:
     fraction = verdict.get("fraction")
     at = f" with {words.percent(fraction)} of the labels" if isinstance(fraction, float) else ""
     return f"{arm} is better than {baseline}{at}{where}"
+
+
+def because(verdict: Mapping[str, Any]) -> str:
+    """The judge's reason, with true minus signs and the names that papers use."""
+    text = words.signs(str(verdict.get("because") or ""))
+    for key in ("arm", "baseline"):
+        arm = str(verdict.get(key))
+        text = re.sub(
+            rf"(?<!\w){re.escape(arm)}(?!\w)", lambda _, arm=arm: words.arm_name(arm), text
+        )
+    return text
 
 
 def _compared(study: Study) -> Iterator[str]:
@@ -93,8 +105,7 @@ def _claimed(study: Study) -> Iterator[str]:
     for one in claims[:1]:
         outcome = OUTCOMES.get(str(one.get("verdict")), OUTCOMES["undecided"])
         outcome = outcome.format(claim=claim(one))
-        because = str(one.get("because") or "no reason is stored")
-        yield f"{outcome}: {words.signs(words.finished(because))}"
+        yield f"{outcome}: {words.finished(because(one) or 'no reason is stored')}"
 
 
 def _adjusted(gap: Point) -> str:

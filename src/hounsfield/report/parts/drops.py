@@ -6,7 +6,7 @@ from typing import Any
 from hounsfield.report import words
 from hounsfield.report.drawing import Figure
 from hounsfield.report.html import Grid, Section, grid, render
-from hounsfield.report.parts.answer import claim
+from hounsfield.report.parts.answer import because, claim
 from hounsfield.report.parts.differences import forest
 from hounsfield.report.points import PRIMARY, Point, judged_tasks, levels, points
 from hounsfield.report.study_folder import Study
@@ -85,5 +85,5 @@ def _said(verdict: Mapping[str, Any]) -> dict[str, str]:
     return {
         "claim": claim(verdict),
         "verdict": str(verdict.get("verdict") or ""),
-        "because": words.signs(words.sentence(str(verdict.get("because") or ""))),
+        "because": words.sentence(because(verdict)),
     }

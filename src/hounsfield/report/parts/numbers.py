@@ -2,7 +2,7 @@
 
 from hounsfield.report import words
 from hounsfield.report.html import Cell, Grid, Head, Section, render
-from hounsfield.report.points import Point, points
+from hounsfield.report.points import PRIMARY, Point, points
 from hounsfield.report.study_folder import Study
 from hounsfield.report.style import Style
 
@@ -24,14 +24,20 @@ HEADS = (
 def section(study: Study, style: Style) -> Section:
     """Every value of every arm."""
     del style  # no figure
-    found = points(study)
+    found = sorted(points(study), key=lambda point: point.metric != PRIMARY)  # a stable sort
     several = len(study.protocols) > 1
     heads = [HEADS[0], Head("protocol"), *HEADS[1:]] if several else list(HEADS)
     rows = [_row(point, several=several) for point in found[:MOST_ROWS]]
     caption = "Every value of every arm. In brackets: test patients with the rarest class"
     body = render(
         "numbers",
-        table=Grid(caption, heads, rows, sortable=True),
+        table=Grid(
+            caption,
+            heads,
+            rows,
+            sortable=True,
+            printed=sum(point.metric == PRIMARY for point in found),
+        ),
         left_out=max(len(found) - MOST_ROWS, 0),
     )
     return Section("numbers", "All numbers", body)
@@ -62,5 +68,5 @@ def _training_set(point: Point) -> str:
 def _test_set(point: Point) -> str:
     if point.n_patients is None:
         return words.DASH
-    rarest = "" if point.n_positive_patients is None else f" ({point.n_positive_patients})"
+    rarest = "" if not point.n_positive_patients else f" ({point.n_positive_patients})"
     return f"{point.n_patients:,} pat.{rarest}, {point.n_images or 0:,} img."

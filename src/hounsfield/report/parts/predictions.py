@@ -17,6 +17,7 @@ from hounsfield.report.style import Style
 
 MOST_CELLS = 96  # of a task: each takes about 6 kB of the page
 SQUARE = 260
+LONG = 8  # letters of a class that still fit side by side
 
 
 @dataclass(frozen=True)
@@ -214,11 +215,14 @@ def _confusion(
         for true, row in enumerate(one.quality.confusion)
         for predicted, count in enumerate(row)
     ]
+    slant = -35 if max(map(len, classes)) > LONG else 0
     base = (
         alt.Chart(drawing.ROWS)
         .transform_filter("datum.place == place && datum.arm == arm_shown")
         .encode(
-            x=alt.X("predicted:N", sort=list(classes), title="predicted").axis(labelAngle=0),
+            x=alt.X("predicted:N", sort=list(classes), title="predicted").axis(
+                labelAngle=slant, labelLimit=110
+            ),
             y=alt.Y("true:N", sort=list(classes), title="true"),
         )
     )
