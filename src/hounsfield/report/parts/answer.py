@@ -36,9 +36,8 @@ def because(verdict: Mapping[str, Any]) -> str:
     text = words.signs(str(verdict.get("because") or ""))
     for key in ("arm", "baseline"):
         arm = str(verdict.get(key))
-        text = re.sub(
-            rf"(?<!\w){re.escape(arm)}(?!\w)", lambda _, arm=arm: words.arm_name(arm), text
-        )
+        name = words.arm_name(arm).replace("\\", r"\\")
+        text = re.sub(rf"(?<!\w){re.escape(arm)}(?!\w)", name, text)
     return text
 
 
