@@ -98,17 +98,27 @@ def test_a_failed_cell_is_told_and_does_not_stop_the_others(study, tmp_path, mon
     first = planned.cells[0]
     from hounsfield.study.worker import Worker
 
-    train = Worker._train
+    train = Worker.train
 
     def broken(self, cell):
         if cell.hash == first.hash:
             raise RuntimeError("a cosmic ray")
         return train(self, cell)
 
-    monkeypatch.setattr(Worker, "_train", broken)
+    monkeypatch.setattr(Worker, "train", broken)
     outcome = run(planned, tmp_path)
     assert outcome.failed == ((first.place, "RuntimeError: a cosmic ray"),)
     assert len(cell_files(tmp_path)) == 2
+
+
+def test_a_failed_pretraining_costs_its_own_cells_alone(study, tmp_path):
+    broken = {"spark": {**SPARK["spark"], "optim": {"lr": 1e30}, "budget": {"steps": 30}}}
+    planned = plan(study(arms=["spark", "scratch"], pretrain=broken, repeats=1, fractions=[1.0]))
+    outcome = run(planned, tmp_path)
+    ((place, reason),) = outcome.failed
+    assert place.startswith("spark on lesion")
+    assert reason.startswith("the pre-training spark failed: ")
+    assert len(list(tmp_path.glob("cells/*/scores.parquet"))) == 1
 
 
 def test_cells_side_by_side_score_what_they_score_alone(study, tmp_path):

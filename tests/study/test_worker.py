@@ -186,7 +186,7 @@ def test_a_score_that_is_not_finite_fails_its_cell(study, tmp_path):
         test=np.full((len(labels.test), 2), np.nan, np.float32),
         curve=[],
     )
-    worker._train = lambda cell: broken
+    worker.train = lambda cell: broken
     ended = worker.run(cell)
     assert ended.status == "failed"
     assert ended.reason.startswith("24 of ")

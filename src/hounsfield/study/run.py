@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hounsfield.errors import InterruptedRun, OutputError
+from hounsfield.errors import InterruptedRun, OutputError, TrainingError
 from hounsfield.files import sweep
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
@@ -19,9 +19,10 @@ from hounsfield.study.pictures import write_pictures
 from hounsfield.study.plan import Cell, Plan
 from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.record import write_plan
+from hounsfield.study.worker import Worker
 from hounsfield.train.pretrain import build, pretrain
 
-SCORE_BYTES = 24  # of a row of scores.parquet, upper bound per class and row as measured
+SCORE_BYTES = 32  # of a row of scores besides its logits, uncompressed: row, patient, label, split
 CHECKPOINT_SHARES = 9  # two kept and one being written, each weights and two moments
 SPARE_BYTES = 50 * 2**20
 
@@ -59,20 +60,20 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
         BusyError: Another process is at work in `out`.
         DiskError: The disk is full or not writable.
         InterruptedRun: Stopped by the user; finished cells are kept.
-        TrainingError: A pre-training failed.
     """
     claim(plan, out)
     found = leakage.check(plan, out)
     with held(out):
         sweep(out)
-        _tidy(plan, out)
+        write_plan(plan, out, leaks=found)  # first, for it makes the folder ours
         leakage.keep(plan, out, found)
-        write_plan(plan, out, leaks=found)
+        _tidy(plan, out)
         todo = [cell for cell in plan.cells if not is_finished(out, cell)]
-        missing = [one for one in plan.pretrainings.values() if not is_finished(out, one)]
-        for one in missing:
-            _pretrain(one, out)
-        _run_cells(plan, out, todo, jobs=jobs)
+        broken = _pretrain(plan, out)
+        for cell in todo:
+            if cell.pretraining in broken:
+                Worker(plan, out).give_up(cell, broken[cell.pretraining])
+        _run_cells(plan, out, [cell for cell in todo if cell.pretraining not in broken], jobs=jobs)
         judge(out)
         write_pictures(plan, out)
     return _outcome(plan, out, ran=len(todo))
@@ -89,7 +90,7 @@ def claim(plan: Plan, out: Path) -> None:
         raise OutputError(f"{out} is a file. Choose a folder.")
     file = out / "study.json"
     if file.exists():
-        name = json.loads(file.read_bytes()).get("name")
+        name = _read(file).get("name")
         if name != plan.config.name:
             raise OutputError(
                 f"{out} holds the study {name!r}, not {plan.config.name!r}. Choose another "
@@ -132,8 +133,17 @@ def _method_bytes(one: Pretraining) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in state)
 
 
-def _pretrain(one: Pretraining, out: Path) -> None:
-    pretrain(one.config, out / "pretrain" / one.hash, rows=one.rows())
+def _pretrain(plan: Plan, out: Path) -> dict[str, str]:
+    """Run what is missing; hash -> reason of those that failed, whose cells then fail too."""
+    broken = {}
+    for one in plan.pretrainings.values():
+        if is_finished(out, one):
+            continue
+        try:
+            pretrain(one.config, out / "pretrain" / one.hash, rows=one.rows())
+        except TrainingError as error:
+            broken[one.hash] = f"the pre-training {one.name} failed: {error}"
+    return broken
 
 
 def _run_cells(plan: Plan, out: Path, todo: Sequence[Cell], *, jobs: int) -> None:
@@ -198,7 +208,13 @@ def _status(out: Path, cell: Cell) -> str | None:
 
 
 def _cell_facts(out: Path, cell: Cell) -> dict[str, Any]:
+    return _read(out / "cells" / cell.hash / "cell.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The table in a JSON file; empty where there is none that can be read."""
     try:
-        return json.loads((out / "cells" / cell.hash / "cell.json").read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}
