@@ -45,6 +45,19 @@ def assert_goes_on_as_if_nothing_had_been(toy, folder, whole):
     assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
+def test_a_signal_in_the_last_step_leaves_only_the_last_line_to_write(toy, tmp_path):
+    config = toy.QUIET.model_copy(update={"log_every": 5})
+    stopped, again, undisturbed = toy.Model(), toy.Model(), toy.Model()
+    batches = at_batch(toy, 11, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(InterruptedRun, match="after step 12 of 12"):
+        toy.train(stopped, tmp_path / "run", batches=batches, config=config)
+    toy.train(again, tmp_path / "run", config=config)
+    toy.train(undisturbed, tmp_path / "whole", config=config)
+    assert torch.equal(toy.weights(again), toy.weights(undisturbed))
+    lines = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "whole")]
+    assert lines[0] == lines[1]
+
+
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(toy, tmp_path, kind):
     before = signal.getsignal(kind)

@@ -137,6 +137,8 @@ class Training:
             DivergedError: They show that the training has gone wrong.
         """
         self._line = self._checked()
+        if self._first_loss is None:
+            self._first_loss = self._line["loss"]
         self.log.metrics(self.step, self._line)
         self._mean = _Mean()
 
@@ -182,6 +184,7 @@ class Training:
             "mean": self._mean.state(),
             "first_loss": self._first_loss,
             "line": self._line,
+            "lr": self._lr,
             "seconds": self.seconds,
             "offset": self.log.offset(),
         }
@@ -202,6 +205,7 @@ class Training:
             self.ema.load_state_dict(state["ema"])
         self._mean = _Mean(state["mean"])
         self._first_loss, self._line = state["first_loss"], state["line"]
+        self._lr = state["lr"]
         self._spent = state["seconds"]
         return int(state["offset"])
 
@@ -229,10 +233,9 @@ class Training:
 
     def _checked(self) -> dict[str, float]:
         means = self._mean.means(self._over_processes)
-        if self._first_loss is None:
-            self._first_loss = means["loss"]
+        first = means["loss"] if self._first_loss is None else self._first_loss
         row = {"progress": self.progress, "lr": self._lr, **means}
-        check_loss({"step": self.step, **row}, first_loss=self._first_loss)
+        check_loss({"step": self.step, **row}, first_loss=first)
         return row
 
     def _agreed_progress(self) -> float:
