@@ -236,6 +236,15 @@ def test_folds_are_ranked_within_and_judged_together(tmp_path, fake_study):
     assert (row["folds"].item(), row["n_patients"].item()) == (3, 24)
 
 
+def test_few_repeats_of_folds_give_intervals_of_arms_but_none_of_differences(tmp_path, fake_study):
+    folder = fake_study(arms=("scratch", "spark"), folds=2, repeats=2).write(tmp_path / "s")
+    table = rows(judge(folder).table, metric="auc", level="slice")
+    found = rows(table, kind="difference")
+    assert rows(table, kind="level")["low"].null_count() == 0
+    assert found["low"].null_count() == found["p"].null_count() == len(found)
+    assert found["reason"].str.starts_with("not enough repeats: 2 of a cross-validation").all()
+
+
 def test_a_fold_that_is_missing_leaves_no_complete_repeat(tmp_path, fake_study):
     folder = fake_study(folds=3, repeats=1).write(tmp_path / "s")
     for path, facts in cells_of(folder):

@@ -121,7 +121,6 @@ def _with_intervals(
     start: Answer,
     comparisons: Callable[[Answer], int],
 ) -> Iterator[Answer]:
-    why = limits.refusal(board.truth, measured)
     for repeats, group in _by_repeats(board, asked):
         blanks = [_blank(board, question, start, repeats) for question in group]
         if not repeats.any():
@@ -129,17 +128,19 @@ def _with_intervals(
             continue
         weights = np.stack([question.weights for question in group])
         chosen = of_repeats(measured, repeats)
+        single = group[0].single
+        why = limits.refusal(board.truth, measured, repeats=int(repeats.sum()), single=single)
         if why:
             estimates = np.tensordot(weights, chosen.value, 2).mean(axis=-1)
             for blank, estimate in zip(blanks, estimates, strict=True):
                 yield replace(blank, estimate=_number(estimate), reason=why)
             continue
-        answer = _singles if group[0].single else _contrasts
+        answer = _singles if single else _contrasts
         for first in range(0, len(group), AT_ONCE):
             here = slice(first, first + AT_ONCE)
             for one in answer(chosen, weights[here], blanks[here], comparisons):
-                single = one.estimate if group[0].single and one.metric == "auc" else None
-                yield _flagged(one, board.truth, measured, single=single)
+                near = one.estimate if single and one.metric == "auc" else None
+                yield _flagged(one, board.truth, measured, single=near)
 
 
 def _by_repeats(board: Board, asked: Sequence[Question]) -> Iterator[tuple[Bools, list[Question]]]:
@@ -247,7 +248,6 @@ def _contrasts(
 
 def _labels_saved(board: Board, measured: Measured, start: Answer, ruler: int) -> Iterator[Answer]:
     """At which fraction the arm `ruler` reaches what each other arm has at each fraction."""
-    why = limits.refusal(board.truth, measured)
     for arm, at in product(range(len(board.arms)), range(len(board.fractions))):
         if arm == ruler:
             continue
@@ -263,6 +263,7 @@ def _labels_saved(board: Board, measured: Measured, start: Answer, ruler: int) -
             continue
         chosen = of_repeats(measured, repeats)
         theta = np.tensordot(along.weights, chosen.value, 2)
+        why = limits.refusal(board.truth, measured, repeats=blank.repeats)
         if why:
             found = labels_saved.crossing(along, theta.mean(axis=-1))
             yield replace(blank, estimate=found.fraction, reason=why)

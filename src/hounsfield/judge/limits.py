@@ -11,13 +11,26 @@ from hounsfield.judge.metrics import Measured, Truth
 FEWEST_CARRIERS = 4  # patients on the scarcest side
 FEWEST_PATIENTS = 8
 FEWEST_IMAGES = 10  # of the rarest class, where slices are judged
+FEWEST_FOLDED = 3  # repeats of a cross-validation, for differences
 FEW_CARRIERS = 10
 FEW_PATIENTS = 20
 NEAR_ONE = 0.97
 
 
-def refusal(truth: Truth, measured: Measured) -> str:
-    """Why these test patients allow no interval; empty where they do."""
+def refusal(truth: Truth, measured: Measured, *, repeats: int, single: bool = False) -> str:
+    """Why these test patients and repeats allow no interval; empty where they do.
+
+    Args:
+        truth: The test images.
+        measured: The metric on them.
+        repeats: How many repeats the number rests on.
+        single: Whether it is of a single arm, not a difference.
+    """
+    if repeats < FEWEST_FOLDED and not single and len(np.unique(truth.folds)) > 1:
+        return (
+            f"not enough repeats: {repeats} of a cross-validation; intervals of differences are "
+            f"known to hold from {FEWEST_FOLDED} on"
+        )
     n_patients = len(truth.folds)
     if truth.classes == 2:
         negatives, positives = (int(count) for count in truth.carriers)
