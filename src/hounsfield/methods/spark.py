@@ -159,7 +159,7 @@ class Densify(nn.Module):
         self.proj = nn.Conv2d(channels, width, kernel_size=kernel, padding=kernel // 2)
 
     def forward(self, strip: Tensor, layout: Layout) -> Tensor:
-        """The map, `(batch, width, height, width of the map)`."""
+        """The map, `(batch, width, rows, columns)`."""
         return self.proj(layout.unpack(self.norm(strip), self.token))
 
 
