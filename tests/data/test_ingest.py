@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -6,8 +7,10 @@ import polars as pl
 import pydicom
 import pytest
 from deadly import convert_or_die, convert_some
+from PIL import Image
 
 from hounsfield.data import ingest as ingest_module
+from hounsfield.data.info import describe, lines, write_montage
 from hounsfield.data.ingest import ingest
 from hounsfield.data.phantom import phantom
 from hounsfield.data.store import Store
@@ -155,3 +158,75 @@ def test_an_interrupted_ingest_goes_on_and_gives_the_same_store(
     assert len(list((tmp_path / "marks").iterdir())) == 6  # a file's part does not depend on others
     assert Store.open(tmp_path / "store").hash == Store.open(tmp_path / "whole").hash
     assert not list(tmp_path.glob(".store*"))
+
+
+def test_equal_names_in_two_sources_are_two_files(archive: Path, tmp_path: Path) -> None:
+    sources = [archive / "PHANTOM-0000" / "head", archive / "PHANTOM-0001" / "head"]
+    (tmp_path / "labels.csv").write_text(
+        "file,bleed\nPHANTOM-0000/head/003.dcm,1\nPHANTOM-0001/head/003.dcm,0\n"
+    )
+    flow = ingest(sources, tmp_path / "store", labels=tmp_path / "labels.csv", size=32)
+    store = Store.open(tmp_path / "store")
+    assert (flow.read, flow.slices, flow.labelled) == (28, 28, 2)
+    labelled = store.index.filter(pl.col("bleed").is_not_null())
+    assert labelled["z"].to_list() == [3, 3]
+    assert labelled["patient"].n_unique() == 2
+
+
+def test_pictures_get_their_patient_from_labels_neighbours_or_folders(tmp_path: Path) -> None:
+    for folder in ("050", "051", "052"):
+        (tmp_path / "jpg" / folder).mkdir(parents=True)
+        for number in (1, 2):
+            grey = np.full((8, 8), 3 * int(folder) + number, np.uint8)
+            Image.fromarray(grey).save(tmp_path / "jpg" / folder / f"{number}.png")
+    (tmp_path / "labels.csv").write_text(
+        "patient,file,bleed,split\n50,050/1.png,1,test\n51,051/1.png,0,train\n51,051/2.png,0,train\n"
+    )
+    ingest(
+        [tmp_path / "jpg"], tmp_path / "store", labels=tmp_path / "labels.csv", size=8,
+        keep_ids=True,
+    )  # fmt: skip
+    index = Store.open(tmp_path / "store").index
+    assert index["patient"].to_list() == ["50", "50", "51", "51", "052", "052"]
+    assert index["split"].to_list() == ["test", "test", "train", "train", None, None]
+    assert index["bleed"].to_list() == [1, None, 0, 0, None, None]
+    assert set(index["units"]) == {"display"}
+    ingest(
+        [tmp_path / "jpg"], tmp_path / "by_pattern", size=8, keep_ids=True,
+        patient_pattern=r"0(\d\d)/",
+    )  # fmt: skip
+    assert Store.open(tmp_path / "by_pattern").index["patient"].to_list()[::2] == ["50", "51", "52"]
+
+
+def test_one_folder_a_class_is_a_label_and_no_patient(tmp_path: Path) -> None:
+    for grey, name in enumerate(("covid/p1", "covid/p2", "none/p3")):
+        (tmp_path / "jpg" / name).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), grey, np.uint8)).save(tmp_path / "jpg" / name / "1.png")
+    ingest([tmp_path / "jpg"], tmp_path / "store", size=8, class_folders="finding", keep_ids=True)
+    index = Store.open(tmp_path / "store").index
+    assert index["finding"].to_list() == ["covid", "covid", "none"]
+    assert index["patient"].to_list() == ["p1", "p2", "p3"]
+
+
+def test_info_tells_the_flow_for_people_and_for_programs(archive: Path, tmp_path: Path) -> None:
+    ingest([archive], tmp_path / "store", labels=archive / "labels.csv", size=32, keep_ids=True)
+    store = Store.open(tmp_path / "store")
+    described = json.loads(json.dumps(describe(store)))
+    assert described["flow"] == {
+        "files": 79, "read": 78, "skipped": 1, "duplicate": 0, "refused": 0, "series": 6,
+        "slices": 78, "patients": 3,
+    }  # fmt: skip
+    assert described["lost"] == [
+        {"status": "skipped", "reason": "no image that is read here", "files": 1}
+    ]
+    assert sum(row["share"] for row in described["hu_histogram"]) == pytest.approx(1)
+    air = sum(row["share"] for row in described["hu_histogram"] if row["to"] <= -700)
+    assert air == pytest.approx((store.read(np.arange(78)) < -700).mean(), abs=1e-6)
+    assert described["labels"]["bleed"]["unlabelled"] == 36
+    regions = {row["value"]: row["slices"] for row in described["labels"]["region"]["values"]}
+    assert regions["head"] == 42
+    text = "\n".join(lines(described))
+    assert "79 found = 78 read + 1 skipped + 0 duplicate + 0 refused" in text
+    write_montage(store, tmp_path / "m.png")
+    with Image.open(tmp_path / "m.png") as montage:
+        assert montage.size == (8 * 32, 8 * 32)

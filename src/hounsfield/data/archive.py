@@ -26,7 +26,8 @@ class Entry:
     """A file, or a member of a zip archive.
 
     Attributes:
-        name: The path relative to the source; a member's follows its archive's.
+        name: The path relative to the source, below the source's own name where there are
+            several; a member's follows its archive's.
         path: The file on the disk.
         kind: What its first bytes say that it is.
         n_bytes: Its size.
@@ -68,15 +69,26 @@ def walk(sources: Sequence[Path]) -> Iterator[Entry | Refusal]:
     for source in sources:
         if not source.exists():
             raise InputError(f"there is nothing at {source}. Give a folder, a file or a zip.")
-    for source in sources:
+    for source, prefix in zip(sources, _prefixes(sources), strict=True):
         if not source.is_dir():
-            yield from _look(source, source.name)
+            yield from _look(source, prefix + source.name)
             continue
         for folder, folders, files in os.walk(source):
             folders.sort(key=natural)
             for file in sorted(files, key=natural):
                 path = Path(folder) / file
-                yield from _look(path, path.relative_to(source).as_posix())
+                yield from _look(path, prefix + path.relative_to(source).as_posix())
+
+
+def _prefixes(sources: Sequence[Path]) -> list[str]:
+    """What keeps the names of several sources apart: their own, numbered where shared."""
+    if len(sources) == 1:
+        return [""]
+    names = [source.resolve().name if source.is_dir() else "files" for source in sources]
+    return [
+        f"{name}/" if names.count(name) == 1 else f"{number}-{name}/"
+        for number, name in enumerate(names)
+    ]
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:

@@ -290,4 +290,7 @@ def _without_overlays(
 ) -> NDArray[np.integer[Any]]:
     """The stored bits alone: old scanners kept overlays in the bits above (PS3.5 8.1.1)."""
     spare = allocated - bits
-    return pixels if not spare else (pixels << spare) >> spare
+    limits = np.iinfo(pixels.dtype)
+    if not spare or (pixels.max() <= limits.max >> spare and pixels.min() >= limits.min >> spare):
+        return pixels
+    return (pixels << spare) >> spare

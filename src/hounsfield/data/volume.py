@@ -91,13 +91,18 @@ def hu(
     What lies within `padding` (stored values, both ends included), is lighter than
     `NO_MATTER_HU`, or is no number becomes air.
     """
-    if slope == 1 and intercept == int(intercept) and np.issubdtype(stored.dtype, np.integer):
-        values: NDArray[Any] = stored.astype(np.int32) + np.int32(intercept)
+    whole = slope == 1 and intercept == int(intercept) and np.issubdtype(stored.dtype, np.integer)
+    whole = whole and abs(intercept) <= 32767
+    low, high = (int(stored.min()), int(stored.max())) if whole else (0, 0)
+    if whole and min(low, low + intercept) >= -32768 and max(high, high + intercept) <= 32767:
+        result = stored.astype(np.int16)  # nearly every CT: no wider type is needed on the way
+        result += np.int16(intercept)
     else:
         scaled = stored.astype(np.float64) * slope + intercept
         values = np.nan_to_num(np.rint(scaled), nan=AIR_HU, posinf=32767, neginf=AIR_HU)
-    result = np.clip(values, -32768, 32767).astype(np.int16)
-    result[result < NO_MATTER_HU] = AIR_HU
+        result = np.clip(values, -32768, 32767).astype(np.int16)
+    if result.min(initial=0) < NO_MATTER_HU:
+        result[result < NO_MATTER_HU] = AIR_HU
     if padding is not None:
         result[(stored >= padding[0]) & (stored <= padding[1])] = AIR_HU
     return result

@@ -24,7 +24,7 @@ TRIES_BEFORE_A_FILE = 3
 
 @dataclass(frozen=True)
 class Death:
-    """A worker died; `file` is what it had announced last, "" if nothing yet."""
+    """A worker died or failed; `file` is what it had announced last, "" if nothing yet."""
 
     file: str
     reason: str
@@ -77,7 +77,8 @@ def each(
                 assert task is not None  # noqa: S101 - only busy workers are ready
                 worker.task = None
                 if isinstance(outcome, Death):
-                    staff.remove(worker)
+                    if not worker.process.is_alive():
+                        staff.remove(worker)
                     deaths = 0 if outcome.file else deaths + 1
                     if deaths >= TRIES_BEFORE_A_FILE:
                         raise WorkerError(
@@ -128,6 +129,8 @@ def _listen(worker: _Worker[T], file_limit_s: float) -> Any:
                 worker.file, worker.since = content, time.monotonic()
             elif kind == "error":
                 raise content
+            elif kind == "failed":
+                return Death(worker.file, content)
             else:
                 return content
     except (EOFError, ConnectionResetError):
@@ -160,4 +163,6 @@ def _work(pipe: Connection, function: Callable[[Any, Announce], Any]) -> None:
             result = ("error", error)
         except MemoryError:
             os._exit(os.EX_SOFTWARE)
+        except Exception as error:  # no reader foresaw it; the files around it may be sound
+            result = ("failed", f"its reader failed ({type(error).__name__})")
         pipe.send(result)
