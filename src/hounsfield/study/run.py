@@ -186,8 +186,7 @@ def _tidy(plan: Plan, out: Path) -> None:
     cells, aside = out / "cells", out / "unused"
     for folder in (cells, aside):
         folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob(".*.part"):
-            shutil.rmtree(part)
+        sweep(folder)
     for path in sorted(cells.iterdir()):
         if path.name not in wanted:
             _move(path, aside)
