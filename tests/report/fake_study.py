@@ -115,7 +115,7 @@ def _facts(
             "seed": 7,
             "backbone": "resnet10_half",
             "image_size": 96,
-            "keep_out": "test",
+            "keep_out": "val_and_test",
             "budget": {"steps": 200, "batch": 32, "lr": [1e-4, 1e-3]},
         },
         "tasks": {

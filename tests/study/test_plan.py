@@ -55,12 +55,20 @@ def test_a_changed_setting_renames_only_the_cells_that_it_touches(study):
     assert not hashes(before) & hashes(longer)
 
 
-def test_no_pretraining_sees_a_test_patient(study):
-    planned = plan(study(arms=["scratch", "spark"], pretrain=SPARK, folds=4))
+@pytest.mark.parametrize("keep_out", ["val_and_test", "test"])
+def test_no_pretraining_sees_a_patient_that_judges_or_unless_allowed_one_that_chooses(
+    study, keep_out
+):
+    config = study(arms=["scratch", "spark"], pretrain=SPARK, folds=4, keep_out=keep_out)
+    planned = plan(config)
     assert len(planned.pretrainings) == 4
     for cell in planned.cells:
         if cell.pretraining:
-            assert set(cell.test) <= set(planned.pretrainings[cell.pretraining].without)
+            unseen = set(planned.pretrainings[cell.pretraining].without)
+            split = planned.splits[cell.task, cell.fold]
+            assert split.val
+            chooses = split.val if keep_out == "val_and_test" else ()
+            assert unseen == {*split.test, *chooses}
 
 
 def test_pretraining_without_any_labelled_patient_serves_all_folds(study, store, tmp_path):

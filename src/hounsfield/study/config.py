@@ -135,7 +135,8 @@ class StudyConfig(Config):
         folds: 0 takes the store's split; 2 or more cross-validates over all patients.
         val_share: Share of the training patients that choose, where no split names them.
         protocols: Ways to fine-tune.
-        keep_out: Whom pre-training must not see: the test patients, or all labelled patients.
+        keep_out: Whom pre-training must not see: the patients that judge and those that choose,
+            the former alone, or all labelled patients.
         pretrain_seeds: One checkpoint for all repeats, or a pre-training for each.
         budget: Of the protocol `fair`.
         paper: Of the protocol `paper`.
@@ -159,7 +160,7 @@ class StudyConfig(Config):
     folds: NonNegativeInt = 0
     val_share: float = Field(default=0.2, ge=0, lt=1)
     protocols: tuple[Protocol, ...] = ("fair",)
-    keep_out: Literal["test", "labelled"] = "test"
+    keep_out: Literal["val_and_test", "test", "labelled"] = "val_and_test"
     pretrain_seeds: Literal["shared", "per_repeat"] = "shared"
     budget: Budget = Budget()
     paper: Paper = Paper()

@@ -52,10 +52,13 @@ def kept_out(
     splits: Splits,
 ) -> frozenset[str]:
     """The patients whose images no pre-training of this fold may see."""
-    tests = {patient for name in tasks for patient in splits[name, fold].test}
+    here = [splits[name, fold] for name in tasks]
+    judging = {patient for split in here for patient in split.test}
     if config.keep_out == "test":
-        return frozenset(tests)
-    return frozenset(tests.union(*(task.images["patient"].to_list() for task in tasks.values())))
+        return frozenset(judging)
+    if config.keep_out == "val_and_test":
+        return frozenset(judging.union(*(split.val for split in here)))
+    return frozenset(judging.union(*(task.images["patient"].to_list() for task in tasks.values())))
 
 
 def pretraining(

@@ -1,7 +1,7 @@
 """How the arms were trained: protocols and budget in words, and what every arm really spent."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from hounsfield.report import words
 from hounsfield.report.html import Grid, Section, grid, render
@@ -15,6 +15,12 @@ KINDS = {
     "pretrained": "pre-trained by this study",
     "weights": "weights from a file",
     "predictions": "scores from a file",
+}
+
+KEPT_OUT: Final = {
+    "val_and_test": "validation and test patients",
+    "test": "test patients",
+    "labelled": "all labelled patients",
 }
 
 
@@ -56,7 +62,7 @@ def sentences(study: Study) -> Iterator[str]:
     if "linear" in study.protocols or "knn" in study.protocols:
         yield "The protocols linear and knn judge frozen features."
     if config.get("keep_out"):
-        whom = "test patients" if config["keep_out"] == "test" else "all labelled patients"
+        whom = KEPT_OUT[config["keep_out"]]
         yield f"Pre-training did not see the images of the {whom}."
 
 
