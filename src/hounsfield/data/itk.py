@@ -1,6 +1,5 @@
 """NRRD and MetaImage to volumes, through SimpleITK (the extra `hounsfield[itk]`)."""
 
-import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,15 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hounsfield.data.archive import Entry
-from hounsfield.data.nifti import LIGHTEST_HU
-from hounsfield.data.volume import (
-    MAX_VOXELS,
-    Announce,
-    Refusal,
-    Refuse,
-    Volume,
-    hu,
-)
+from hounsfield.data.volume import MAX_VOXELS, Announce, Refuse, Volume, hu
+from hounsfield.data.whole_file import check_axial, read_each, scan
 from hounsfield.errors import NotForUsError, ReadError
 
 _HEADER_BYTES = 2**16
@@ -27,14 +19,7 @@ _DATA_FILE = (b"elementdatafile", b"data file", b"datafile")
 
 def read(entries: Sequence[Entry], refuse: Refuse, announce: Announce) -> Iterator[Volume]:
     """A volume a file. The patient is unknown."""
-    for entry in entries:
-        announce(entry.name)
-        try:
-            yield _volume(entry)
-        except NotForUsError as error:
-            refuse(Refusal(entry.name, "skipped", str(error)))
-        except ReadError as error:
-            refuse(Refusal(entry.name, "refused", str(error)))
+    return read_each(_volume, entries, refuse, announce)
 
 
 def _volume(entry: Entry) -> Volume:
@@ -44,7 +29,6 @@ def _volume(entry: Entry) -> Volume:
         raise ReadError("NRRD and MetaImage need: pip install 'hounsfield[itk]'") from None
     data = entry.read()
     _check_self_contained(data)
-    digest = hashlib.sha256(data).digest()
     suffix = ".nrrd" if data.startswith(b"NRRD") else ".mha"
     with tempfile.NamedTemporaryFile(suffix=suffix) as file:  # SimpleITK reads files alone
         Path(file.name).write_bytes(data)
@@ -52,24 +36,7 @@ def _volume(entry: Entry) -> Volume:
             voxels, spacing_mm, z_mm = _voxels(sitk, file.name)
         except RuntimeError as error:
             raise ReadError(f"cannot be read ({type(error).__name__})") from None
-    if voxels.min() > LIGHTEST_HU:
-        raise NotForUsError(
-            f"no HU: its values are {voxels.min()} to {voxels.max()}, without air or fat"
-        )
-    return Volume(
-        voxels=voxels,
-        units="hu",
-        spacing_mm=spacing_mm,
-        z_mm=z_mm,
-        patient="",
-        study="",
-        series=entry.name,
-        files=(entry.name,) * len(z_mm),
-        sources=tuple(
-            hashlib.sha256(digest + place.to_bytes(4)).hexdigest() for place in range(len(z_mm))
-        ),
-        numbers=tuple(range(1, len(z_mm) + 1)),
-    )
+    return scan(entry, data, voxels, spacing_mm=spacing_mm, z_mm=z_mm)
 
 
 def _voxels(
@@ -85,9 +52,7 @@ def _voxels(
     if int(np.prod(size, dtype=object)) > MAX_VOXELS:
         raise ReadError(f"an array of shape {size}: larger than any CT")
     image = sitk.DICOMOrient(reader.Execute(), "LPS")
-    across = np.array(image.GetDirection()).reshape(3, 3)[:, 2]
-    if across[2] < np.cos(np.radians(35)):
-        raise NotForUsError("oblique: none of its axes runs from feet to head")
+    check_axial(np.array(image.GetDirection()).reshape(3, 3)[:, 2])
     x_mm, y_mm, step_mm = image.GetSpacing()
     voxels = hu(sitk.GetArrayFromImage(image), slope=1, intercept=0)
     z_mm = image.GetOrigin()[2] + step_mm * np.arange(len(voxels))

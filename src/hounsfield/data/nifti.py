@@ -1,7 +1,6 @@
 """NIfTI to volumes: any order of axes becomes axial, scaled by the header's own slope."""
 
 import gzip
-import hashlib
 import io
 import warnings
 import zlib
@@ -13,36 +12,20 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from numpy.typing import NDArray
 
 from hounsfield.data.archive import Entry
-from hounsfield.data.volume import (
-    MAX_VOXELS,
-    Announce,
-    Refusal,
-    Refuse,
-    Volume,
-    hu,
-)
+from hounsfield.data.volume import MAX_VOXELS, Announce, Refuse, Volume, hu
+from hounsfield.data.whole_file import check_axial, read_each, scan
 from hounsfield.errors import NotForUsError, ReadError
 
-OBLIQUE_DEG = 35.0  # as far as a gantry tilts; what lies between is no axial scan
-LIGHTEST_HU = -100  # a scan holds air or fat; a mask and a scaled picture do not
 _HEADER_BYTES = 4096  # the headers of NIfTI 1 and 2 are shorter
 
 
 def read(entries: Sequence[Entry], refuse: Refuse, announce: Announce) -> Iterator[Volume]:
     """A volume a file. The patient is unknown: the format has no place for one."""
-    for entry in entries:
-        announce(entry.name)
-        try:
-            yield _volume(entry)
-        except NotForUsError as error:
-            refuse(Refusal(entry.name, "skipped", str(error)))
-        except ReadError as error:
-            refuse(Refusal(entry.name, "refused", str(error)))
+    return read_each(_volume, entries, refuse, announce)
 
 
 def _volume(entry: Entry) -> Volume:
     data = entry.read()
-    digest = hashlib.sha256(data).digest()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -51,25 +34,13 @@ def _volume(entry: Entry) -> Volume:
         raise
     except Exception as error:  # a broken header can fail anywhere in nibabel
         raise ReadError(f"no readable NIfTI ({type(error).__name__})") from None
-    if voxels.min() > LIGHTEST_HU:
-        raise NotForUsError(
-            f"no HU: its values are {voxels.min()} to {voxels.max()}, without air or fat"
-        )
-    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
-    z_mm = affine[2, 3] + spacing_mm[2] * np.arange(voxels.shape[2])
-    return Volume(
-        voxels=np.ascontiguousarray(voxels.transpose(2, 1, 0)),
-        units="hu",
-        spacing_mm=(float(spacing_mm[2]), float(spacing_mm[1]), float(spacing_mm[0])),
-        z_mm=z_mm,
-        patient="",
-        study="",
-        series=entry.name,
-        files=(entry.name,) * len(z_mm),
-        sources=tuple(
-            hashlib.sha256(digest + place.to_bytes(4)).hexdigest() for place in range(len(z_mm))
-        ),
-        numbers=tuple(range(1, len(z_mm) + 1)),
+    x_mm, y_mm, step_mm = map(float, np.linalg.norm(affine[:3, :3], axis=0))
+    return scan(
+        entry,
+        data,
+        np.ascontiguousarray(voxels.transpose(2, 1, 0)),
+        spacing_mm=(step_mm, y_mm, x_mm),
+        z_mm=affine[2, 3] + step_mm * np.arange(voxels.shape[2]),
     )
 
 
@@ -90,7 +61,7 @@ def _voxels(data: bytes) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
     upright = ornt_transform(io_orientation(affine), axcodes2ornt(("L", "P", "S")))
     stored = apply_orientation(picture.dataobj.get_unscaled(), upright)
     affine = affine @ nibabel.orientations.inv_ornt_aff(upright, shape)
-    _check_axial(affine)
+    check_axial(affine[:3, 2] / np.linalg.norm(affine[:3, 2]))
     slope, intercept = picture.dataobj.slope, picture.dataobj.inter
     if not np.isfinite(slope) or slope == 0 or not np.isfinite(intercept):
         raise ReadError(f"a slope of {slope} and an intercept of {intercept}")
@@ -98,12 +69,6 @@ def _voxels(data: bytes) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
     for z in range(stored.shape[2]):  # slice by slice: a volume in float64 may not fit
         voxels[:, :, z] = hu(stored[:, :, z], slope=float(slope), intercept=float(intercept))
     return voxels, affine
-
-
-def _check_axial(affine: NDArray[np.float64]) -> None:
-    across = affine[:3, 2] / np.linalg.norm(affine[:3, 2])
-    if across[2] < np.cos(np.radians(OBLIQUE_DEG)):
-        raise NotForUsError("oblique: none of its axes runs from feet to head")
 
 
 def _unpacked(data: bytes) -> bytes:
