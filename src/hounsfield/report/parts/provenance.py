@@ -27,8 +27,8 @@ def facts(study: Study) -> Iterator[tuple[str, str]]:
     told = study.facts
     for name, key in (
         ("Study", "name"),
-        ("Plan, SHA-256", "plan_hash"),
-        ("Ladders, SHA-256", "ladder_hash"),
+        ("Plan, hash", "plan_hash"),
+        ("Ladders, hash", "ladder_hash"),
         ("Planned", "date"),
     ):
         if told.get(key):
@@ -42,7 +42,7 @@ def facts(study: Study) -> Iterator[tuple[str, str]]:
     for name, store in stores.items():
         content = mapping(store).get("hash")
         if content:
-            yield f"Store {name}, SHA-256", str(content)
+            yield f"Store {name}, hash", str(content)
     for run in study.runs:
         machine = mapping(run.config.get("machine"))
         where = ", ".join(f"{key}: {value}" for key, value in machine.items())
