@@ -36,7 +36,7 @@ check: .venv/installed-test
 	$(BIN)/lint-imports
 
 real: install
-	PATH="$(CURDIR)/$(BIN):$$PATH" examples/real_ct/run.sh $(CT) out/real
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/real_ct/run.sh $(CT)
 
 bench: .venv/installed-test
 	for program in benchmarks/*.py; do $(BIN)/python $$program || exit 1; done

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hounsfield.errors import DiskError
+from hounsfield.errors import DiskError, OutputError
 from hounsfield.files import disk_errors, folder_whole, sweep, write_json, write_whole
 
 
@@ -83,3 +83,11 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> 
     sweep(tmp_path, "store")
     sweep(tmp_path, "run.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1234abcd.part", "run.json"]
+
+
+def test_a_place_below_a_file_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    path = tmp_path / "thesis.txt" / "a.bin"
+    with pytest.raises(OutputError, match=r"cannot write .*a\.bin: Not a directory"):
+        write_whole(path, b"x")
+    assert (tmp_path / "thesis.txt").read_text() == "mine"

@@ -13,7 +13,7 @@ from hounsfield.progress import bar
 from hounsfield.report.make import report
 from hounsfield.study.config import load_study
 from hounsfield.study.plan import plan
-from hounsfield.study.run import run
+from hounsfield.study.run import Outcome, run
 
 PATIENTS = 48
 SEED = 0
@@ -23,9 +23,9 @@ PARTS = ("archive", "store", "study.toml", "study")
 
 @dataclass(frozen=True)
 class Demo:
-    """What a demo leaves: its study and its page."""
+    """What a demo leaves: what its study came to, and the page."""
 
-    study: Path
+    outcome: Outcome
     page: Path
 
 
@@ -50,12 +50,19 @@ def demo(out: Path, *, jobs: int, say: Callable[[str], None]) -> Demo:
             phantom(archive, patients=PATIENTS, seed=SEED, advance=progress.advance)
     if not store.exists():
         say(f"2/4  ingest: {archive} into {store}")
-        ingest([archive], store, labels=archive / "labels.csv", size=SIZE_PX, workers=jobs)
+        ingest(
+            [archive],
+            store,
+            labels=archive / "labels.csv",
+            size=SIZE_PX,
+            workers=jobs,
+            keep_ids=True,
+        )
     say(f"3/4  study: {study_file}")
     write_text(study_file, study)
-    run(plan(load_study(study_file)), out / "study", jobs=jobs)
+    outcome = run(plan(load_study(study_file)), out / "study", jobs=jobs)
     say("4/4  report")
-    return Demo(out / "study", report(out / "study", out / "study" / "report"))
+    return Demo(outcome, report(outcome.folder))
 
 
 def _check_ours(out: Path, study_file: Path, study: str) -> None:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hounsfield.errors import DiskError
+from hounsfield.errors import DiskError, OutputError
 
 _DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
 }  # fmt: skip
+_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -68,10 +69,20 @@ def folder_whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the disk's refusals inside the block into a `DiskError` that names `path`."""
+    """Turn the disk's refusals inside the block into errors that name `path`.
+
+    Raises:
+        DiskError: The disk is full or not writable.
+        OutputError: `path` lies below a file, or is a folder where a file should be.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno in _PLACE:
+            raise OutputError(
+                f"cannot write {path}: {error.strerror} ({error.filename}). Give a place below a "
+                "folder."
+            ) from error
         if error.errno not in _DISK:
             raise
         raise DiskError(

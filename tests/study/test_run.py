@@ -1,9 +1,11 @@
 import json
+import os
 
 import polars as pl
 import pytest
 
-from hounsfield.errors import InterruptedRun, OutputError
+from hounsfield.errors import InterruptedRun, OutputError, WorkerError
+from hounsfield.study import parallel
 from hounsfield.study import run as running
 from hounsfield.study.plan import plan
 from hounsfield.study.run import run
@@ -171,3 +173,13 @@ def test_a_disk_without_space_is_refused_before_anything_is_written(study, tmp_p
     with pytest.raises(OutputError, match=r"is on a disk with .* GiB free; the study needs about"):
         run(plan(study()), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def _dies_at_once(*_anything):
+    os._exit(1)
+
+
+def test_cells_are_not_lost_in_silence_when_no_process_comes_up(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "_serve", _dies_at_once)
+    with pytest.raises(WorkerError, match="2 cells are not run"):
+        run(plan(study(arms=["scratch"], repeats=1)), tmp_path, jobs=2)

@@ -1,9 +1,14 @@
 """Verbs about studies. Their code is imported only when they are asked for."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from hounsfield.errors import TrainingError
+
+if TYPE_CHECKING:
+    from hounsfield.study.run import Outcome
 
 
 def study(
@@ -18,7 +23,6 @@ def study(
     ] = False,
 ) -> None:
     """Pre-train, fine-tune and judge all that a study names; what is finished stays."""
-    from hounsfield.errors import TrainingError
     from hounsfield.report.study_folder import read
     from hounsfield.report.table import show
     from hounsfield.study.config import load_study
@@ -38,13 +42,7 @@ def study(
 
         write_saliency(planned, out)
     show(read(out))
-    for place, reason in outcome.failed:
-        typer.echo(f"failed: {place}: {reason}", err=True)
-    if outcome.failed:
-        raise TrainingError(
-            f"{len(outcome.failed)} of {outcome.cells} cells failed; the others are kept and "
-            "judged. Mend the cause and run the same command again."
-        )
+    _tell_failures(outcome)
     typer.echo(f"Study: {out} (page: hounsfield report {out})")
 
 
@@ -95,5 +93,16 @@ def demo(
     from hounsfield.report.table import show
 
     done = go(out, jobs=jobs, say=typer.echo)
-    show(read(done.study))
+    show(read(done.outcome.folder))
+    _tell_failures(done.outcome)
     typer.echo(f"Report: {done.page}")
+
+
+def _tell_failures(outcome: "Outcome") -> None:
+    for place, reason in outcome.failed:
+        typer.echo(f"failed: {place}: {reason}", err=True)
+    if outcome.failed:
+        raise TrainingError(
+            f"{len(outcome.failed)} of {outcome.cells} cells failed; the others are kept and "
+            "judged. Mend the cause and run the same command again."
+        )

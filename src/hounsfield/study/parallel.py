@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hounsfield.errors import DiskError
+from hounsfield.errors import DiskError, WorkerError
 from hounsfield.study.plan import Cell, Plan
 from hounsfield.study.worker import Ended, Worker
 
@@ -33,6 +33,7 @@ def side_by_side(
 
     Raises:
         DiskError: A process could not write.
+        WorkerError: No process came up.
     """
     waiting = deque(cells)
     with ExitStack() as stack:
@@ -62,6 +63,11 @@ def side_by_side(
                 if isinstance(word, Ended):
                     yield word
                 hand.give(waiting.popleft() if waiting else None)
+    if waiting:
+        raise WorkerError(
+            f"the processes for the cells died before they began; {len(waiting)} cells are not "
+            "run. Look for the cause above, or run the same command again with --jobs 1."
+        )
 
 
 class _Hand:
