@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -16,7 +16,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-T = TypeVar("T")
 LINE_EVERY_S = 10.0
 
 
@@ -28,14 +27,6 @@ class Bar(Protocol):
 
     def note(self, text: str) -> None:
         """Show `text` beside the bar."""
-
-
-def track(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
-    """The items, with a bar that advances by one for each."""
-    with bar(label, total=total) as progress:
-        for item in items:
-            yield item
-            progress.advance()
 
 
 @contextmanager

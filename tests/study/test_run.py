@@ -4,11 +4,18 @@ import os
 import polars as pl
 import pytest
 
-from hounsfield.errors import InterruptedRun, OutputError, WorkerError
+from hounsfield.errors import (
+    ConfigError,
+    InterruptedRun,
+    MemoryShortError,
+    OutputError,
+    WorkerError,
+)
 from hounsfield.study import parallel
 from hounsfield.study import run as running
 from hounsfield.study.plan import plan
 from hounsfield.study.run import run
+from hounsfield.study.worker import Worker
 
 SPARK = {
     "spark": {
@@ -98,8 +105,6 @@ def test_a_setting_that_comes_back_finds_its_cells_again(study, tmp_path):
 def test_a_failed_cell_is_told_and_does_not_stop_the_others(study, tmp_path, monkeypatch):
     planned = plan(study(repeats=1))
     first = planned.cells[0]
-    from hounsfield.study.worker import Worker
-
     train = Worker.train
 
     def broken(self, cell):
@@ -110,6 +115,7 @@ def test_a_failed_cell_is_told_and_does_not_stop_the_others(study, tmp_path, mon
     monkeypatch.setattr(Worker, "train", broken)
     outcome = run(planned, tmp_path)
     assert outcome.failed == ((first.place, "RuntimeError: a cosmic ray"),)
+    assert not outcome.machine_failed
     assert len(cell_files(tmp_path)) == 2
 
 
@@ -137,8 +143,6 @@ def test_cells_side_by_side_score_what_they_score_alone(study, tmp_path):
 
 def test_ctrl_c_keeps_what_is_finished(study, tmp_path, monkeypatch):
     planned = plan(study(repeats=1))
-    from hounsfield.study.worker import Worker
-
     ran = Worker.run
 
     def interrupted(self, cell):
@@ -173,6 +177,24 @@ def test_a_disk_without_space_is_refused_before_anything_is_written(study, tmp_p
     with pytest.raises(OutputError, match=r"is on a disk with .* GiB free; the study needs about"):
         run(plan(study()), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_without_memory_is_the_machines_failure(study, tmp_path, monkeypatch):
+    def starved(self, cell):
+        raise MemoryShortError("out of memory.")
+
+    monkeypatch.setattr(Worker, "train", starved)
+    outcome = run(plan(study(arms=["scratch"], repeats=1, fractions=[1.0])), tmp_path)
+    assert [reason for _place, reason in outcome.failed] == ["out of memory."]
+    assert outcome.machine_failed
+
+
+@pytest.mark.parametrize("setting", [{"window": "brian"}, {"recipe": "singel"}])
+def test_a_pretraining_that_cannot_be_is_refused_before_anything_is_written(
+    study, tmp_path, setting
+):
+    with pytest.raises(ConfigError, match="Did you mean"):
+        plan(study(arms=["spark"], pretrain={"spark": {**SPARK["spark"], **setting}}))
 
 
 def _dies_at_once(*_anything):

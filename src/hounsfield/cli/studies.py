@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hounsfield.errors import TrainingError
+from hounsfield.errors import MachineError, TrainingError
 
 if TYPE_CHECKING:
     from hounsfield.study.run import Outcome
@@ -102,7 +102,8 @@ def _tell_failures(outcome: "Outcome") -> None:
     for place, reason in outcome.failed:
         typer.echo(f"failed: {place}: {reason}", err=True)
     if outcome.failed:
-        raise TrainingError(
+        kind = MachineError if outcome.machine_failed else TrainingError
+        raise kind(
             f"{len(outcome.failed)} of {outcome.cells} cells failed; the others are kept and "
             "judged. Mend the cause and run the same command again."
         )

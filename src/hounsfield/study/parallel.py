@@ -54,7 +54,9 @@ def side_by_side(
                 except EOFError:
                     del hands[hand.pipe]
                     if hand.cell is not None:
-                        yield Worker(plan, folder).give_up(hand.cell, hand.obituary())
+                        yield Worker(plan, folder).give_up(
+                            hand.cell, hand.obituary(), exit_code=WorkerError.exit_code
+                        )
                         if waiting:
                             hire()
                     continue

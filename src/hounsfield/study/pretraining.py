@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hounsfield.augment.views import recipe
 from hounsfield.config import parse
 from hounsfield.data.store import Store
 from hounsfield.errors import ConfigError, one_of
@@ -98,7 +99,8 @@ def pretraining(
     own = (repeat,) if config.pretrain_seeds == "per_repeat" else ()
     settings.setdefault("seed", seed_of(config.seed, "pretrain", name, *own) % 2**32)
     parsed = parse(PretrainConfig, settings, where=f"pretrain.{name}")
-    build(parsed, corpus_size=1)  # refuses now what it would refuse later
+    build(parsed, corpus_size=1)  # refuses now what it would refuse later, as does the next line
+    recipe(parsed.recipe, size=parsed.image_size, window=parsed.window_hu())
     opened = [Store.open(stores[store]) for store in used]
     present = frozenset().union(*(store.index["patient"].to_list() for store in opened))
     without = tuple(sorted(never_seen & present))

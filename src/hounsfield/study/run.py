@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hounsfield.errors import InterruptedRun, OutputError, TrainingError
+from hounsfield.errors import InterruptedRun, MachineError, OutputError, TrainingError
 from hounsfield.files import sweep
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
@@ -37,6 +37,7 @@ class Outcome:
         ran: Of these, the ones that this call ran.
         failed: The place and the reason of every cell that failed.
         unfinished: How many cells are marked so.
+        machine_failed: Whether a cell failed because the machine did, not the training.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Outcome:
     ran: int
     failed: tuple[tuple[str, str], ...]
     unfinished: int
+    machine_failed: bool
 
 
 def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
@@ -72,7 +74,9 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
         broken = _pretrain(plan, out)
         for cell in todo:
             if cell.pretraining in broken:
-                Worker(plan, out).give_up(cell, broken[cell.pretraining])
+                Worker(plan, out).give_up(
+                    cell, broken[cell.pretraining], exit_code=TrainingError.exit_code
+                )
         _run_cells(plan, out, [cell for cell in todo if cell.pretraining not in broken], jobs=jobs)
         judge(out)
         write_pictures(plan, out)
@@ -177,6 +181,9 @@ def _outcome(plan: Plan, out: Path, *, ran: int) -> Outcome:
             if facts[cell.hash].get("status") == "failed"
         ),
         unfinished=sum(one.get("status") == "unfinished" for one in facts.values()),
+        machine_failed=any(
+            one.get("exit_code") == MachineError.exit_code for one in facts.values()
+        ),
     )
 
 

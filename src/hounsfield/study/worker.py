@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hounsfield.data.split import Split, strata
-from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun
+from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun, TrainingError
 from hounsfield.files import disk_errors, folder_whole, write_json
 from hounsfield.models.backbone import Backbone
 from hounsfield.provenance import origin
@@ -41,12 +41,13 @@ FROZEN = {"linear": linear, "knn": knn}
 
 @dataclass(frozen=True)
 class Ended:
-    """How a cell ended: done, unfinished or failed, and why."""
+    """How a cell ended: done, unfinished or failed, why, and the exit code that a failure gives."""
 
     cell: str
     status: str
     reason: str
     wall_s: float
+    exit_code: int = 0
 
 
 class Worker:
@@ -78,7 +79,7 @@ class Worker:
         started = time.perf_counter()
         trained: Trained | None = None
         tables: Mapping[str, pl.DataFrame] = {}
-        status, reason = "failed", ""
+        status, reason, code = "failed", "", 0
         try:
             trained = self.train(cell)
             tables = self._tables(cell, trained)
@@ -86,16 +87,16 @@ class Worker:
         except (DiskError, InterruptedRun):
             raise
         except HounsfieldError as error:
-            reason = str(error)
+            reason, code = str(error), error.exit_code
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-        ended = Ended(cell.hash, status, reason, time.perf_counter() - started)
+            reason, code = f"{type(error).__name__}: {error}", TrainingError.exit_code
+        ended = Ended(cell.hash, status, reason, time.perf_counter() - started, code)
         self._write(cell, ended, trained, tables)
         return ended
 
-    def give_up(self, cell: Cell, reason: str) -> Ended:
+    def give_up(self, cell: Cell, reason: str, *, exit_code: int) -> Ended:
         """Write the folder of a cell that failed elsewhere."""
-        ended = Ended(cell.hash, "failed", reason, 0.0)
+        ended = Ended(cell.hash, "failed", reason, 0.0, exit_code)
         self._write(cell, ended, None, {})
         return ended
 
@@ -217,6 +218,7 @@ def _facts(cell: Cell, plan: Plan, ended: Ended, trained: Trained | None) -> dic
         "fold": cell.fold,
         "status": ended.status,
         "reason": ended.reason,
+        "exit_code": ended.exit_code,
         "wall_s": round(ended.wall_s, 3),
         "seed": cell.seed,
         "n_train_patients": len(cell.rung.train),
