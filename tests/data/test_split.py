@@ -40,14 +40,24 @@ def test_a_fraction_holds_its_share_of_patients_and_of_every_stratum(carried, fr
             assert abs(drawn[stratum] - len(rung) * count / len(carried)) <= bound + 1e-9
 
 
-@over(CARRIED, SEEDS)
+@over(CARRIED, SEEDS, st.randoms())
 @settings(max_examples=100, deadline=None)
-def test_a_ladder_is_a_function_of_its_stream_and_not_of_the_order_of_patients(carried, seed):
-    backwards = dict(reversed(carried.items()))
-    one = sp.ladder(carried, [0.3, 1.0], stream=stream(seed, "ladder", 0))
-    two = sp.ladder(backwards, [1.0, 0.3], stream=stream(seed, "ladder", 0))
-    assert one == two
-    assert one[1.0] == tuple(sorted(carried))
+def test_other_names_for_the_same_patients_draw_the_same_patients(carried, seed, dice):
+    aliases = [f"q{number:02d}" for number in range(len(carried))]
+    dice.shuffle(aliases)
+    named = dict(zip(carried, aliases, strict=True))
+    renamed = {named[patient]: classes for patient, classes in carried.items()}
+    part = sp.Split(tuple(carried), (), ())
+    part_renamed = sp.Split(tuple(sorted(renamed)), (), ())
+
+    def drawn(strata, split):
+        rungs = sp.ladder(strata, [0.3, 1.0], stream=stream(seed, "ladder"))
+        held = sp.hold_out(split, strata, share=0.2, stream=stream(seed, "val"))
+        return {**rungs, "val": held.val}
+
+    one, two = drawn(carried, part), drawn(renamed, part_renamed)
+    for which, patients in one.items():
+        assert sorted(named[patient] for patient in patients) == sorted(two[which])
 
 
 def test_repeats_draw_different_patients():
@@ -91,6 +101,7 @@ def test_held_out_patients_leave_the_training_set_and_the_test_set_alone(carried
 def test_strata_are_the_classes_that_a_patients_images_carry():
     carried = sp.strata(["b", "a", "b", "b"], [0, 1, 1, 0])
     assert carried == {"a": frozenset({1}), "b": frozenset({0, 1})}
+    assert list(carried) == ["b", "a"]
     assert sp.missing_classes(["a"], carried) == frozenset({0})
     assert sp.missing_classes([], carried) == frozenset({0, 1})
 

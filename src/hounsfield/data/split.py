@@ -3,6 +3,9 @@
 Everything here is about patients, never about slices: a patient stands on one side of every
 border with all that was scanned. A patient's *stratum* is the set of classes that its labelled
 images carry, so a stratified draw keeps the shares of patients with and without a finding.
+
+Chance falls on a patient's place in its `Strata` and never on its name, which in a store is a
+keyed hash: the same scans give the same draws whatever the key.
 """
 
 import hashlib
@@ -46,11 +49,14 @@ class Split:
 
 
 def strata(patients: Sequence[str], classes: Sequence[int]) -> dict[str, frozenset[int]]:
-    """The classes that each patient carries, from one patient and one class an image."""
+    """The classes that each patient carries, from one patient and one class an image.
+
+    Patients stand in the order of their first images.
+    """
     carried: dict[str, set[int]] = {}
     for patient, label in zip(patients, classes, strict=True):
         carried.setdefault(patient, set()).add(int(label))
-    return {patient: frozenset(carried[patient]) for patient in sorted(carried)}
+    return {patient: frozenset(carried[patient]) for patient in carried}
 
 
 def given(
@@ -89,7 +95,7 @@ def given(
 
 def hold_out(split: Split, carried: Strata, *, share: float, stream: np.random.Generator) -> Split:
     """`split` with a stratified `share` of its training patients moved to validation."""
-    chosen = set(_order({p: carried[p] for p in split.train}, stream)[: _size(split.train, share)])
+    chosen = set(_order(among(carried, split.train), stream)[: _size(split.train, share)])
     train = tuple(patient for patient in split.train if patient not in chosen)
     return Split(train, tuple(sorted({*split.val, *chosen})), split.test)
 
@@ -138,6 +144,12 @@ def ladder(
     }
 
 
+def among(carried: Strata, patients: Iterable[str]) -> Strata:
+    """The strata of `patients` alone, in the order that they have in `carried`."""
+    wanted = frozenset(patients)
+    return {patient: classes for patient, classes in carried.items() if patient in wanted}
+
+
 def missing_classes(patients: Iterable[str], carried: Strata) -> frozenset[int]:
     """The classes that nobody among `patients` carries."""
     everything = frozenset().union(*carried.values())
@@ -161,8 +173,8 @@ def _order(carried: Strata, stream: np.random.Generator) -> list[str]:
 
 def _shuffled_strata(carried: Strata, stream: np.random.Generator) -> list[list[str]]:
     members: dict[tuple[int, ...], list[str]] = {}
-    for patient in sorted(carried):
-        members.setdefault(tuple(sorted(carried[patient])), []).append(patient)
+    for patient, classes in carried.items():
+        members.setdefault(tuple(sorted(classes)), []).append(patient)
     return [[str(p) for p in stream.permutation(members[key])] for key in sorted(members)]
 
 

@@ -73,8 +73,7 @@ def ladders_of(
     """
     for (name, fold), split in splits.items():
         carried = tasks[name].strata()
-        train = {patient: carried[patient] for patient in split.train}
-        val = {patient: carried[patient] for patient in split.val}
+        train, val = sp.among(carried, split.train), sp.among(carried, split.val)
         for repeat in range(config.repeats):
             purpose = ("ladder", name, fold, repeat)
             fractions = config.fractions
