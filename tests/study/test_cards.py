@@ -82,7 +82,10 @@ def test_a_study_file_names_weights_beside_it_or_on_a_hub(store, tmp_path):
     (tmp_path / "study.toml").write_text(
         f'stores = {{ ct = "{store}" }}\narms = ["near", "far"]\n'
         '[weights]\nnear = "a.safetensors"\nfar = "somebody/net@v1"\n'
+        '[pretrain.byol]\ninit = "a.safetensors"\n[pretrain.swav]\ninit = "imagenet"\n'
         '[tasks.lesion]\nstore = "ct"\nlabel = "lesion"\n'
     )
     config = load_study(tmp_path / "study.toml")
     assert config.weights == {"near": str(tmp_path / "a.safetensors"), "far": "somebody/net@v1"}
+    starts = {name: run["init"] for name, run in config.pretrain.items()}
+    assert starts == {"byol": str(tmp_path / "a.safetensors"), "swav": "imagenet"}

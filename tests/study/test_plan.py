@@ -182,6 +182,11 @@ def test_controls_alone_raise_no_question_and_no_budget_touches_them(study):
             ConfigError,
             "unknown method 'sparc'. Did you mean 'spark'",
         ),
+        (
+            {"arms": ["spark"], "pretrain": {"spark": {"backbone": "resnet18"}}},
+            ConfigError,
+            "backbone 'resnet18' is not the study's, 'resnet10_tiny'",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_runs(study, changes, error, message):

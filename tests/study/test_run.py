@@ -1,9 +1,12 @@
 import json
 import os
+import shutil
 
+import numpy as np
 import polars as pl
 import pytest
 
+from hounsfield.data.store import Store, write_store
 from hounsfield.errors import (
     ConfigError,
     InterruptedRun,
@@ -163,6 +166,20 @@ def test_another_studys_folder_is_refused_and_left_alone(study, tmp_path):
     with pytest.raises(OutputError, match="holds the study 'test', not 'other'"):
         run(plan(study(name="other")), tmp_path)
     assert (tmp_path / "study.json").read_bytes() == before
+
+
+def test_a_study_of_the_same_name_on_other_data_is_refused(study, tmp_path):
+    small = {"repeats": 1, "fractions": [1.0]}
+    run(plan(study(**small)), tmp_path / "out")
+    known = Store.open(study().stores["ct"])
+    index = known.index.select("patient", "series", "z", "split", "lesion")
+    images = known.read(np.arange(len(known)))
+    stranger = write_store(tmp_path / "stranger", images + 1, index).path
+    with pytest.raises(OutputError, match=r"none of its stores \(ct\) is one of this study's"):
+        run(plan(study(stores={"ct": str(stranger)}, **small)), tmp_path / "out")
+    moved = tmp_path / "moved"
+    shutil.copytree(known.path, moved)
+    assert run(plan(study(stores={"ct": str(moved)}, **small)), tmp_path / "out").ran == 0
 
 
 def test_a_folder_of_something_else_is_refused(study, tmp_path):

@@ -208,19 +208,25 @@ class StudyConfig(Config):
 def load_study(path: Path) -> StudyConfig:
     """The study in the file `path`; its paths are made absolute, from the file's own folder.
 
-    Weights that are no file there may be a hub id, and stay as they are.
+    Weights, and starts of pre-trainings, that are no file there may be a hub id, and stay as they
+    are.
 
     Raises:
         ConfigError: The file is missing, not TOML, or says something that is not allowed.
     """
     values = read_toml(path)
     values.setdefault("name", path.stem)
+    home = path.resolve().parent
     for table in ("stores", "weights", "predictions"):
         if isinstance(values.get(table), dict):
             values[table] = {
-                name: _placed(path.resolve().parent, place, must=table != "weights")
+                name: _placed(home, place, must=table != "weights")
                 for name, place in values[table].items()
             }
+    if isinstance(values.get("pretrain"), dict):
+        for run in values["pretrain"].values():
+            if isinstance(run, dict) and "init" in run:
+                run["init"] = _placed(home, run["init"], must=False)
     return parse(StudyConfig, values, where=str(path))
 
 

@@ -48,7 +48,7 @@ def keep(plan: Plan, out: Path, found: list[dict[str, Any]]) -> None:
 
 
 def _of_fold(plan: Plan, fold: int) -> Iterator[Leak]:
-    stores = {path: Store.open(path) for path in plan.config.stores.values()}
+    stores = {str(path): Store.open(path) for path in map(Path, plan.config.stores.values())}
     seen: dict[str, set[int]] = {path: set() for path in stores}
     judged: list[Side] = []
     for (name, of), split in plan.splits.items():

@@ -96,6 +96,11 @@ def pretraining(
         if store not in stores:
             raise ConfigError(f"pretrain.{name}: {one_of('store', store, stores)}")
     settings["stores"] = [str(stores[store]) for store in used]
+    if settings["backbone"] != config.backbone:
+        raise ConfigError(
+            f"pretrain.{name}: backbone {settings['backbone']!r} is not the study's, "
+            f"{config.backbone!r}, which all arms share. Take the line out."
+        )
     own = (repeat,) if config.pretrain_seeds == "per_repeat" else ()
     settings.setdefault("seed", seed_of(config.seed, "pretrain", name, *own) % 2**32)
     parsed = parse(PretrainConfig, settings, where=f"pretrain.{name}")
@@ -104,11 +109,8 @@ def pretraining(
     opened = [Store.open(stores[store]) for store in used]
     present = frozenset().union(*(store.index["patient"].to_list() for store in opened))
     without = tuple(sorted(never_seen & present))
-    facts = [
-        RECIPE,
-        parsed.model_dump(mode="json", exclude={"stores", "device"}),
-        [store.hash for store in opened],
-        without,
-        *([] if init is None else [init]),
-    ]
+    decides = parsed.model_dump(mode="json", exclude={"stores", "device"})
+    if init is not None:
+        decides["init"] = init  # what is in it, wherever it lies
+    facts = [RECIPE, decides, [store.hash for store in opened], without]
     return Pretraining(hash_of(facts), name, parsed, without)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hounsfield.data.store import Store
 from hounsfield.errors import InterruptedRun, MachineError, OutputError, TrainingError
 from hounsfield.files import sweep
 from hounsfield.judge.results import judge
@@ -92,14 +93,8 @@ def claim(plan: Plan, out: Path) -> None:
     """
     if out.is_file():
         raise OutputError(f"{out} is a file. Choose a folder.")
-    file = out / "study.json"
-    if file.exists():
-        name = _read(file).get("name")
-        if name != plan.config.name:
-            raise OutputError(
-                f"{out} holds the study {name!r}, not {plan.config.name!r}. Choose another "
-                "folder, or give the study its name back."
-            )
+    if (out / "study.json").exists():
+        _refuse_another(plan, out)
     elif out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise OutputError(f"{out} holds something that is no study. Choose an empty or new folder.")
     above = next(path for path in (out, *out.absolute().parents) if path.exists())
@@ -108,6 +103,27 @@ def claim(plan: Plan, out: Path) -> None:
         raise OutputError(
             f"{out} is on a disk with {free / 2**30:.1f} GiB free; the study needs about "
             f"{needed / 2**30:.1f} GiB. Free some, or choose another disk."
+        )
+
+
+def _refuse_another(plan: Plan, out: Path) -> None:
+    """Refuse a folder of another name, or of this name (many files are `study.toml`) on other data.
+
+    A store may have grown or moved, but not both.
+    """
+    theirs = _read(out / "study.json")
+    if theirs.get("name") != plan.config.name:
+        raise OutputError(
+            f"{out} holds the study {theirs.get('name')!r}, not {plan.config.name!r}. Choose "
+            "another folder, or give the study its name back."
+        )
+    known = {store["hash"] for store in theirs["stores"].values()}
+    known |= set(theirs["config"]["stores"].values())
+    ours = set(plan.config.stores.values())
+    if not known & (ours | {Store.open(Path(path)).hash for path in ours}):
+        raise OutputError(
+            f"{out} holds another study of the name {plan.config.name!r}: none of its stores "
+            f"({', '.join(theirs['stores'])}) is one of this study's. Choose another folder."
         )
 
 
