@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from hounsfield.train.memory import keep_freed_memory
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
@@ -27,6 +29,8 @@ def fabric(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if precision == "auto":
         precision = "bf16-mixed" if device == "cuda" and has_bf16() else "32-true"
+    if device == "cpu":
+        keep_freed_memory()
     return Fabric(
         accelerator=device,
         devices=processes,
