@@ -67,6 +67,13 @@ def test_no_clear_drop_is_undecided_with_what_could_have_been_seen():
     assert "Differences below 0.030 could not be seen." in found.because
 
 
+def test_where_no_difference_could_be_seen_the_verdict_says_so_and_names_none():
+    found = judged(drop=-0.01, gain=0.05, half=1.5)
+    assert found.verdict == "undecided"
+    assert found.smallest_effect is None
+    assert found.because.endswith(". No difference whatever could have been seen.")
+
+
 def test_the_first_verdict_is_on_the_primary_contrast():
     first, _ = verdicts([answer("difference", "scratch", 0.1, 0.02)], PRIMARY)
     assert first.hypothesis == "spark is better than scratch with 10% of the labels"

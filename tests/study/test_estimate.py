@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from hounsfield.study.estimate import estimate, visible
+from hounsfield.study.estimate import Estimate, estimate, visible
 from hounsfield.study.plan import plan
 from hounsfield.study.run import run
 
@@ -24,7 +24,16 @@ def test_a_dry_run_counts_what_is_left_and_writes_nothing(study, tmp_path):
     assert not (tmp_path / "out").exists()
     text = "\n".join(seen.lines())
     assert "cells: 8, of which 8 are left" in text
-    assert "with 4 test patients and 1 comparisons" in text
+    assert "with 4 test patients, 2 repeats and 1 comparisons" in text
+
+
+def test_a_study_that_can_show_nothing_says_so():
+    seen = Estimate(
+        cells=1, cells_left=1, pretrainings_left=0, pretrain_hours=0.0, cell_hours=0.0,
+        disk_bytes=0, patients=2, repeats=1, smallest_effect=visible(2, 1, 1), comparisons=1,
+    )  # fmt: skip
+    assert seen.smallest_effect > 1
+    assert "smallest visible effect: none whatever" in list(seen.lines())[-1]
 
 
 def test_a_dry_run_of_a_finished_study_has_nothing_left(study, tmp_path):

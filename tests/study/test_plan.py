@@ -175,6 +175,11 @@ def test_controls_alone_raise_no_question_and_no_budget_touches_them(study):
             ConfigError,
             "unknown window 'brian'. Did you mean 'brain'",
         ),
+        (
+            {"tasks": {"x": {"store": "ct", "label": "share", "pool": "max_odds"}}},
+            ConfigError,
+            "'max_odds' takes the highest odds of the second of two classes, and 'share' has 6",
+        ),
         ({"arms": ["spark"], "pretrain": {"spark": {"stps": 1}}}, ConfigError, "stps"),
         ({"arms": ["spark"], "pretrain": {"spark": {}}}, ConfigError, "keeps 0 of .* 1 patches"),
         (

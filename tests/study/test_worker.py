@@ -99,7 +99,7 @@ def test_the_choice_is_the_auc_with_patients_enough_and_the_likelihood_with_few(
     assert choice(rows.filter(label=1), classes=2, enough=True) is None
 
 
-@pytest.mark.parametrize("pool", ["mean_logit", "max_logit", "mean_probability"])
+@pytest.mark.parametrize("pool", ["mean_logit", "max_odds", "mean_probability"])
 def test_scores_of_a_patients_slices_become_one(study, pool):
     tasks = {"kind": {"store": "ct", "label": "kind", "level": "patient", "pool": pool}}
     task = plan(study(tasks=tasks)).tasks["kind"]
@@ -110,7 +110,7 @@ def test_scores_of_a_patients_slices_become_one(study, pool):
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     expected = {
         "mean_logit": logits[:6].mean(0),
-        "max_logit": logits[:6].max(0),
+        "max_odds": max(logits[:6], key=lambda pair: pair[1] - pair[0]),
         "mean_probability": np.log(probabilities[:6].mean(0)),
     }[pool]
     np.testing.assert_allclose(rows.row(0)[4:], expected, rtol=1e-5)

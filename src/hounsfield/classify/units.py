@@ -1,7 +1,8 @@
 """What is judged: slices, or patients with all of their slices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -70,7 +71,8 @@ class Pool:
     """The logits of many slices as one row, in as much memory as one slice's take.
 
     Args:
-        how: The mean or the greatest logit, or the logarithm of the mean probability.
+        how: The mean logit, the logarithm of the mean probability, or, of two classes, the slice
+            with the highest odds of the second.
     """
 
     def __init__(self, how: Pooling) -> None:
@@ -81,8 +83,8 @@ class Pool:
         """Take in the logits `(slices, classes)` of more slices; returns itself."""
         if self.how == "mean_probability":
             logits = log_softmax(logits, axis=1)
-        total = _SUMS[self.how].reduce(logits, axis=0)
-        self._total = total if self._total is None else _SUMS[self.how](self._total, total)
+        before = [] if self._total is None else [self._total[None]]
+        self._total = _TOTALS[self.how](np.concatenate([*before, logits]))
         self.slices += len(logits)
         return self
 
@@ -99,10 +101,14 @@ class Pool:
         return self._total - (np.log(self.slices) if self.how == "mean_probability" else 0)
 
 
-_SUMS: Mapping[Pooling, np.ufunc] = {
-    "mean_logit": np.add,
-    "max_logit": np.maximum,
-    "mean_probability": np.logaddexp,
+def _surest(logits: Floats) -> Floats:
+    return logits[np.argmax(logits[:, 1] - logits[:, 0])]
+
+
+_TOTALS: Mapping[Pooling, Callable[[Floats], Floats]] = {
+    "mean_logit": partial(np.sum, axis=0),
+    "max_odds": _surest,
+    "mean_probability": partial(np.logaddexp.reduce, axis=0),
 }
 
 

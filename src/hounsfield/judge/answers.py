@@ -10,7 +10,7 @@ from hounsfield.judge import labels_saved, limits, metrics
 from hounsfield.judge.jackknife import Intervals, components, contrast, level
 from hounsfield.judge.metrics import Bools, Floats, Measured, Truth
 from hounsfield.judge.power import pilot, smallest_effect
-from hounsfield.judge.questions import Question, questions
+from hounsfield.judge.questions import Question, questions, reach
 from hounsfield.judge.scores import Board
 from hounsfield.judge.view import LEVELS, Metric, at_level, measure, of_repeats, patient_df
 
@@ -41,7 +41,8 @@ class Answer:
         p: Two-sided p of no difference, of the primary metric only.
         p_holm: The same within its declared family.
         df: Degrees of freedom.
-        smallest_effect: Difference that these patients and repeats show with 80 % probability.
+        smallest_effect: Difference that these patients and repeats show with 80 % probability;
+            above `questions.reach` none whatever does.
         n_patients: Test patients.
         n_positive_patients: Test patients on the scarcest side, or of the rarest class.
         n_images: Test images.
@@ -225,7 +226,6 @@ def _contrasts(
             alpha=ALPHA / np.array([comparisons(blank) for blank in blanks]),
         )
     for place, blank in enumerate(blanks):
-        reach = 2.0 if blank.kind == "drop_difference" else 1.0
         one = _filled(blank, found, place)
         if one.low is None or one.high is None:
             same = not theta[place].any() and not without[place].any()
@@ -239,8 +239,8 @@ def _contrasts(
             continue
         yield replace(
             one,
-            low=max(one.low, -reach),
-            high=min(one.high, reach),
+            low=max(one.low, -reach(one.kind)),
+            high=min(one.high, reach(one.kind)),
             p=_number(found.p[place]) if tested else None,
             smallest_effect=_number(effects[place]),
         )

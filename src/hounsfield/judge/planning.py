@@ -12,7 +12,7 @@ from hounsfield.judge.answers import ALPHA
 from hounsfield.judge.declared import Primary, declared
 from hounsfield.judge.jackknife import components
 from hounsfield.judge.power import Pilot
-from hounsfield.judge.questions import Question, questions
+from hounsfield.judge.questions import Question, questions, reach
 from hounsfield.judge.scores import Board, boards, read_cells, read_facts
 from hounsfield.judge.view import at_level, measure, of_repeats, patient_df
 
@@ -42,6 +42,7 @@ class Plan:
         question: In words.
         patients, repeats: Of the pilot.
         comparisons: That share the error rate; the plan is made at 0.05 over their number.
+        reach: The largest difference that there can be.
         rows: Planned studies.
         floor: With the pilot's patients, what no number of repeats gets below.
         needed: Repeats -> test patients for the wanted effect; None where none suffice.
@@ -51,6 +52,7 @@ class Plan:
     patients: int
     repeats: int
     comparisons: int
+    reach: float
     rows: tuple[Row, ...]
     floor: float
     needed: dict[int, int | None]
@@ -99,12 +101,14 @@ def lines(plan: Plan, *, effect: float | None = None) -> list[str]:
         "  patients  repeats  smallest effect (80 % power) [80 % range]",
     ]
     said += [
-        f"  {row.patients:8}  {row.repeats:7}  {row.smallest_effect:.3f} "
-        f"[{row.low:.3f}, {row.high:.3f}]"
+        f"  {row.patients:8}  {row.repeats:7}  {_effect(row.smallest_effect, plan)} "
+        f"[{_effect(row.low, plan)}, {_effect(row.high, plan)}]"
         for row in plan.rows
     ]
     said.append(
         f"  With {plan.patients} patients no number of repeats gets below {plan.floor:.3f}."
+        if plan.floor <= plan.reach
+        else f"  With {plan.patients} patients no number of repeats shows any difference."
     )
     if plan.repeats == 1:
         said.append("  One repeat: how training varies was not measured and is left out.")
@@ -113,6 +117,10 @@ def lines(plan: Plan, *, effect: float | None = None) -> list[str]:
         said.append(f"  To see {effect:.3g} with {repeats} repeats: {enough}.")
     said.append("  Approximate; errs on the safe side where the arms come to differ.")
     return said
+
+
+def _effect(effect: float, plan: Plan) -> str:
+    return f"{effect:.3f}" if effect <= plan.reach else "none"
 
 
 def _asked(board: Board, primary: Primary) -> list[tuple[Question, int]]:
@@ -143,6 +151,7 @@ def _plan(
         patients=n_patients,
         repeats=seen,
         comparisons=comparisons,
+        reach=reach(question.kind),
         rows=tuple(_row(pilot, count, number, alpha) for count in planned for number in repeats),
         floor=float(power.floor_of_repeats(pilot, patients=n_patients, alpha=alpha)),
         needed={

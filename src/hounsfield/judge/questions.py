@@ -38,6 +38,11 @@ class Question:
         return self.kind in ("level", "curve_area")
 
 
+def reach(kind: str) -> float:
+    """The largest difference of this kind that there can be; beyond it nothing can be seen."""
+    return 2.0 if kind == "drop_difference" else 1.0
+
+
 def questions(
     arms: Sequence[str], fractions: Sequence[float], *, pairs: Sequence[tuple[str, str]] = ()
 ) -> list[Question]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from hounsfield.judge.answers import ALPHA, Answer
 from hounsfield.judge.declared import Primary
+from hounsfield.judge.questions import reach
 
 Outcome = Literal["supported", "contradicted", "undecided"]
 
@@ -23,7 +24,8 @@ class Verdict:
         because: Why, as a sentence with the numbers.
         difference: Arm less baseline at the fraction.
         drop_difference: Arm's drop less the baseline's, for `robust`.
-        smallest_effect: Effect that this study shows with 80 % probability, where undecided.
+        smallest_effect: Effect that this study shows with 80 % probability, where undecided; None
+            too where it shows none whatever.
     """
 
     hypothesis: str
@@ -121,6 +123,9 @@ def _verdict(
 ) -> Verdict:
     outcome, because = weighed
     decisive = difference if kind == "better" else drops
+    effect = decisive.smallest_effect if decisive and outcome == "undecided" else None
+    if decisive and effect is not None and effect > reach(decisive.kind):
+        effect = None
     return Verdict(
         hypothesis=hypothesis,
         kind=kind,
@@ -136,7 +141,7 @@ def _verdict(
         because=because,
         difference=difference,
         drop_difference=drops,
-        smallest_effect=decisive.smallest_effect if decisive and outcome == "undecided" else None,
+        smallest_effect=effect,
     )
 
 
@@ -180,6 +185,8 @@ def _said(one: Answer) -> str:
 def _could_have_seen(one: Answer) -> str:
     if one.smallest_effect is None:
         return ""
+    if one.smallest_effect > reach(one.kind):
+        return " No difference whatever could have been seen."
     return f" Differences below {one.smallest_effect:.3f} could not be seen."
 
 

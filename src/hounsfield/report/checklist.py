@@ -127,7 +127,8 @@ def _ladder(study: Study) -> str:
 def _power(study: Study) -> str:
     effects = [
         f"{words.arm_name(point.arm)} against {words.arm_name(point.baseline or '')} on "
-        f"{point.task} at {words.percent(point.fraction or 0)}: {point.smallest_effect:.3f}"
+        f"{point.task} at {words.percent(point.fraction or 0)}: "
+        + (f"{point.smallest_effect:.3f}" if point.smallest_effect <= 1 else "none whatever")
         for point in points(study, kind="difference", metric=PRIMARY)
         if point.smallest_effect is not None
         and point.baseline == mapping(study.facts.get("primary")).get("baseline")

@@ -38,8 +38,9 @@ class Estimate:
         pretrain_hours, cell_hours: Of what is left, on this machine, one after the other.
         disk_bytes: Of what is left.
         patients: Test patients of the primary task.
-        smallest_effect: Difference of AUC that is found with a probability of 80 %; NaN where the
-            plan compares nothing.
+        repeats: Of the plan.
+        smallest_effect: Difference of AUC that is found with a probability of 80 %, above 1 where
+            none is; NaN where the plan compares nothing.
         comparisons: In the family that shares the error rate.
     """
 
@@ -50,6 +51,7 @@ class Estimate:
     cell_hours: float
     disk_bytes: int
     patients: int
+    repeats: int
     smallest_effect: float
     comparisons: int
 
@@ -66,11 +68,12 @@ class Estimate:
         if math.isnan(self.smallest_effect):
             yield "smallest visible effect: nothing is compared"
             return
+        effect = f"a difference of AUC of about {self.smallest_effect:.2f}"
         yield (
-            f"smallest visible effect: a difference of AUC of about {self.smallest_effect:.2f} "
-            f"(found 4 times in 5 with {self.patients} test patients and {self.comparisons} "
-            "comparisons, if scores vary as in our simulated studies at AUC 0.80; "
-            "`hounsfield power` tells it from a finished study)"
+            f"smallest visible effect: {effect if self.smallest_effect <= 1 else 'none whatever'} "
+            f"(found 4 times in 5 with {self.patients} test patients, {self.repeats} repeats and "
+            f"{self.comparisons} comparisons, if scores vary as in our simulated studies at AUC "
+            "0.80; `hounsfield power` tells it from a finished study)"
         )
 
 
@@ -89,6 +92,7 @@ def estimate(plan: Plan, out: Path) -> Estimate:
         cell_hours=sum(_cell_seconds(plan, left)) / 3600,
         disk_bytes=disk_bytes(plan, out),
         patients=patients,
+        repeats=plan.config.repeats,
         smallest_effect=visible(
             patients, plan.config.repeats, comparisons, folds=max(plan.config.folds, 1)
         ),

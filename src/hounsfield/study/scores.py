@@ -32,9 +32,10 @@ def table(
     if how == "mean_probability":
         logs = log_softmax(logits, axis=1).astype(np.float32)
         rows = rows.with_columns(pl.Series(name, logs[:, k]) for k, name in enumerate(names))
+    odds = pl.col(names[1]) - pl.col(names[0])
     pools = {
         "mean_logit": lambda column: column.mean(),
-        "max_logit": lambda column: column.max(),
+        "max_odds": lambda column: column.get(odds.arg_max()),
         "mean_probability": lambda column: column.exp().mean().log(),
     }
     return (

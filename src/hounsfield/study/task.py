@@ -18,7 +18,7 @@ from hounsfield.data.window import window_of
 from hounsfield.errors import ConfigError, LabelError, one_of
 
 Level = Literal["slice", "series", "patient"]
-Pooling = Literal["mean_logit", "mean_probability", "max_logit"]
+Pooling = Literal["mean_logit", "mean_probability", "max_odds"]
 MOST_CLASSES = 100  # more distinct values than this are measurements or names, not classes
 
 
@@ -39,7 +39,9 @@ class TaskConfig(Config):
         where: Column -> value, list of values, or `{ min, max }`: only these images take part.
         window: Name of a window in HU; display values are not windowed.
         sided: The label tells left from right, so that no image is mirrored.
-        pool: How the scores of a series' or a patient's slices become one.
+        pool: How the scores of a series' or a patient's slices become one: the mean of their
+            logits or of their probabilities; or, of two classes, the slice with the highest odds
+            of the second speaks for all.
         external: A name in `[stores]`: its labelled images are the test set instead.
     """
 
@@ -131,6 +133,11 @@ def load(name: str, config: TaskConfig, stores: Mapping[str, Path]) -> Task:
     if outside is not None:
         table = pl.concat([table, _labelled(where, config, outside, outside=True)])
     classes = _classes(where, config.label, table)
+    if config.pool == "max_odds" and len(classes) > 2:
+        raise ConfigError(
+            f"{where}: pool 'max_odds' takes the highest odds of the second of two classes, and "
+            f"{config.label!r} has {len(classes)}. Use mean_logit or mean_probability."
+        )
     table = _units(table, config.level).with_columns(
         pl.col("value").replace_strict(classes, range(len(classes)), return_dtype=pl.Int32)
         .alias("label"),
