@@ -9,6 +9,7 @@ import pytest
 from fake_study import FakeTask, fake_study
 
 from hounsfield.errors import InputError
+from hounsfield.report import make
 from hounsfield.report.checklist import ITEMS
 from hounsfield.report.make import report
 from hounsfield.report.parts.answer import answer
@@ -159,11 +160,26 @@ def test_new_cells_are_judged_before_they_are_reported(tmp_path: Path) -> None:
     assert (study / "results.parquet").is_file()
 
 
+def test_cells_that_came_back_are_judged_and_those_that_did_not_change_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = fake_study(tmp_path / "study", rich=False, fractions=(1.0, 0.5))
+    first = next(study.glob("cells/*spark*"))
+    kept = first.rename(tmp_path / first.name)
+    report(study)
+    fewer = pl.read_parquet(study / "results.parquet")
+    kept.rename(first)  # as old as it was: the clock tells nothing
+    report(study)
+    assert not pl.read_parquet(study / "results.parquet").equals(fewer)
+    monkeypatch.setattr(make, "judge", None)  # whoever calls it now fails
+    report(study)
+
+
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="it has no study\\.json"):
+    with pytest.raises(InputError, match="has no study\\.json"):
         report(tmp_path)
     (tmp_path / "study.json").write_text("[1]")
-    with pytest.raises(InputError, match="holds a list, not a mapping"):
+    with pytest.raises(InputError, match="it is no JSON object"):
         report(tmp_path)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from hounsfield.errors import InputError
 
+SCRATCH = "scratch"  # the arm that starts from chance
+CONTROLS = ("histogram", "position")  # arms that look for a shortcut: others are held against them
 MARGIN = 0.05  # ours: an AUC lower by this much at the small fraction is no longer "not inferior"
 
 Pair = tuple[str, str]  # arm, baseline

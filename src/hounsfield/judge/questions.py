@@ -7,11 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from hounsfield.judge.declared import CONTROLS
 from hounsfield.judge.metrics import Floats
 
 Kind = Literal["level", "difference", "drop", "drop_difference", "curve_area",
                "curve_area_difference", "labels_saved"]  # fmt: skip
-CONTROLS = ("histogram", "position")  # arms that look for a shortcut: others are held against them
 
 
 @dataclass(frozen=True)

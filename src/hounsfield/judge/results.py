@@ -1,9 +1,12 @@
 """From a study folder to its numbers: `results.parquet`, a row a number, and `verdicts.json`.
 
-Cells that took no part are listed in `left_out.json`, with the reason for each.
+Cells that took no part are listed in `left_out.json`, with the reason for each, and `judged.json`,
+written last, says of which cells all of this is.
 """
 
+import hashlib
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,14 +14,17 @@ from typing import Any
 
 import polars as pl
 
+from hounsfield import __version__
 from hounsfield.files import write_json, write_whole
 from hounsfield.judge.answers import Answer, answers
-from hounsfield.judge.declared import Declared, Primary, declared
+from hounsfield.judge.declared import SCRATCH, Declared, Primary, declared
 from hounsfield.judge.family import holm
 from hounsfield.judge.scores import LeftOut, boards, read_cells, read_facts
 from hounsfield.judge.verdicts import Verdict, verdicts
+from hounsfield.progress import bar
+from hounsfield.provenance import origin
 
-SCRATCH = "scratch"
+JUDGED = "judged.json"
 COLUMNS: Mapping[str, Any] = {
     **dict.fromkeys(("kind", "task", "protocol", "level", "metric", "arm", "baseline"), pl.String),
     **dict.fromkeys(
@@ -55,15 +61,18 @@ def judge(folder: Path) -> Results:
         InputError: `folder` is not a study's.
         LeakError: A test patient stands in two folds.
     """
+    judged = _inputs(folder)  # before anything is read: what changes meanwhile makes it stale
     facts = read_facts(folder)
     known = declared(facts)
     cells, left_out = read_cells(folder, facts, known)
+    pairs = known.primary.pairs if known.primary else ()
     found: list[Answer] = []
-    for board in boards(cells, known):
-        pairs = known.primary.pairs if known.primary else ()
-        found += answers(
-            board, pairs=pairs, comparisons=_comparisons(known.primary), ruler=_ruler(known)
-        )
+    with bar("judging", total=len({cell.place[1:3] for cell in cells})) as progress:
+        for board in boards(cells, known):
+            found += answers(
+                board, pairs=pairs, comparisons=_comparisons(known.primary), ruler=_ruler(known)
+            )
+            progress.advance()
     if known.primary is not None:
         found = _adjusted(found, known.primary)
     results = Results(
@@ -71,8 +80,26 @@ def judge(folder: Path) -> Results:
         verdicts=tuple(verdicts(found, known.primary)) if known.primary else (),
         left_out=tuple(left_out),
     )
-    _write(folder, results)
+    _write(folder, results, judged)
     return results
+
+
+def is_judged(folder: Path) -> bool:
+    """Whether the results in `folder` are of its plan and its cells as they are now."""
+    try:
+        content = json.loads((folder / JUDGED).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("inputs") == _inputs(folder)
+
+
+def _inputs(folder: Path) -> str:
+    """A hash of the plan and of every cell: a cell that was run again tells so in its facts."""
+    digest = hashlib.sha256(__version__.encode())
+    for path in (folder / "study.json", *sorted(folder.glob("cells/*/cell.json"))):
+        digest.update(f"\x1e{path.parent.name}\x1f".encode())
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
 
 
 def _ruler(known: Declared) -> str | None:
@@ -126,9 +153,10 @@ def _adjusted(found: Sequence[Answer], primary: Primary) -> list[Answer]:
     return adjusted
 
 
-def _write(folder: Path, results: Results) -> None:
+def _write(folder: Path, results: Results, judged: str) -> None:
     buffer = io.BytesIO()
     results.table.write_parquet(buffer)
     write_whole(folder / "results.parquet", buffer.getvalue())
     write_json(folder / "verdicts.json", [asdict(verdict) for verdict in results.verdicts])
     write_json(folder / "left_out.json", [asdict(cell) for cell in results.left_out])
+    write_json(folder / JUDGED, {"inputs": judged, **origin()})

@@ -7,11 +7,12 @@ TRIPOD+AI (BMJ 2024;385:e078378) and METRICS (Insights into Imaging 15:8) ask fo
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hounsfield.judge.declared import CONTROLS
 from hounsfield.report import words
 from hounsfield.report.parts import data, provenance
 from hounsfield.report.parts.limits import limits
 from hounsfield.report.points import PRIMARY, points
-from hounsfield.report.study_folder import CONTROLS, Study, mapping
+from hounsfield.report.study_folder import Study, mapping
 
 AUTHOR = "for the author"  # stands in what a study tells where a part of it is missing
 

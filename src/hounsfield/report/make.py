@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hounsfield import __version__
 from hounsfield.files import write_text
-from hounsfield.judge.results import judge
+from hounsfield.judge.results import is_judged, judge
 from hounsfield.report import html, words
 from hounsfield.report.beside import write_beside
 from hounsfield.report.html import Section
@@ -53,7 +53,8 @@ def report(folder: Path, out: Path | None = None) -> Path:
         InputError: `folder` is not a study.
         DiskError: `out` cannot be written.
     """
-    _judge_what_is_new(folder)
+    if any(folder.glob("cells/*/cell.json")) and not is_judged(folder):
+        judge(folder)
     study = read(folder)
     out = out or folder / "report"
     style = file_style(study.arms)
@@ -61,15 +62,6 @@ def report(folder: Path, out: Path | None = None) -> Path:
     write_beside(study, figures, out)
     write_text(out / PAGE, page_of(study))  # last: a page is there only when all else is
     return out / PAGE
-
-
-def _judge_what_is_new(folder: Path) -> None:
-    """Judge a study that has cells and was not judged since the last of them ended."""
-    ended = [path.stat().st_mtime for path in folder.glob("cells/*/cell.json")]
-    results = folder / "results.parquet"
-    judged = results.stat().st_mtime if results.is_file() else 0.0
-    if ended and (folder / "study.json").is_file() and max(ended) > judged:
-        judge(folder)
 
 
 def page_of(study: Study) -> str:

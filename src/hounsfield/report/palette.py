@@ -7,7 +7,7 @@ stand out on white by 3 to 1, the least that WCAG 2.1 asks of graphics (1.4.11).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hounsfield.report.study_folder import CONTROLS
+from hounsfield.judge.declared import CONTROLS
 
 
 @dataclass(frozen=True)

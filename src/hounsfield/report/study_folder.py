@@ -14,20 +14,9 @@ from typing import Any
 
 import polars as pl
 
-from hounsfield.errors import InputError
-
-CONTROLS = ("histogram", "position")  # arms that look for a shortcut instead of learning to see
-
-RESULTS_SCHEMA: Mapping[str, Any] = {
-    **dict.fromkeys(("kind", "task", "protocol", "level", "metric", "arm", "baseline"), pl.String),
-    **dict.fromkeys(
-        ("fraction", "estimate", "low", "high", "p", "p_holm", "df", "smallest_effect"), pl.Float64
-    ),
-    **dict.fromkeys(
-        ("n_patients", "n_positive_patients", "n_images", "repeats", "folds"), pl.Int64
-    ),
-    **dict.fromkeys(("flag", "reason"), pl.String),
-}
+from hounsfield.judge.declared import CONTROLS
+from hounsfield.judge.results import COLUMNS
+from hounsfield.judge.scores import read_facts
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,7 @@ class Study:
         arms: Names in the study's order; controls last.
         protocols: In the study's order, the first is the one that is shown first.
         fractions: Falling, as `(1.0, 0.25, 0.1)`.
-        results: `results.parquet`, columns of `RESULTS_SCHEMA`.
+        results: `results.parquet`, columns of `judge.results.COLUMNS`.
         verdicts: `verdicts.json`.
         cells: Every cell folder that could be read.
         runs: Every pre-training folder that could be read.
@@ -157,10 +146,10 @@ def read(folder: Path) -> Study:
     Raises:
         InputError: There is no readable `study.json`, so that this is no study folder.
     """
-    facts = _study_facts(folder)
+    facts = read_facts(folder)
     missing: list[str] = []
     cells = list(_cells(folder, missing))
-    results = _table(folder / "results.parquet", RESULTS_SCHEMA, missing)
+    results = _table(folder / "results.parquet", COLUMNS, missing)
     known = {cell.arm for cell in cells} | set(results["arm"].drop_nulls().to_list())
     return Study(
         folder=folder,
@@ -190,22 +179,6 @@ def count_of(value: Any) -> int:
 def mapping(value: Any) -> Mapping[str, Any]:
     """`value` where it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
-
-
-def _study_facts(folder: Path) -> Mapping[str, Any]:
-    path = folder / "study.json"
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder} is not a study: it has no study.json. Give the folder that "
-            "`hounsfield study --out` wrote."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Run the study again.") from None
-    if not isinstance(facts, dict):
-        raise InputError(f"{path} holds a {type(facts).__name__}, not a mapping. Run it again.")
-    return facts
 
 
 def _cells(folder: Path, missing: list[str]) -> Iterator[Cell]:

@@ -16,12 +16,12 @@ from pydantic import (
 
 from hounsfield.config import Config, parse, read_toml
 from hounsfield.errors import one_of
+from hounsfield.judge.declared import CONTROLS, SCRATCH
 from hounsfield.study.task import TaskConfig
 
 Protocol = Literal["fair", "paper", "linear", "knn"]
-SCRATCH, IMAGENET = "scratch", "imagenet"
-HISTOGRAM, POSITION = "histogram", "position"
-CONTROLS = (HISTOGRAM, POSITION)
+IMAGENET = "imagenet"
+HISTOGRAM, POSITION = CONTROLS
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # it becomes part of file names
 BUILT_IN = (SCRATCH, IMAGENET, *CONTROLS)
 

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from hounsfield.data.split import Split, patients_hash
 from hounsfield.errors import ConfigError
+from hounsfield.judge.declared import CONTROLS, SCRATCH
 from hounsfield.models.backbone import create
 from hounsfield.models.weights_source import Card
 from hounsfield.seeding import seed_of
 from hounsfield.study.cards import cards_of, doubts
-from hounsfield.study.config import CONTROLS, IMAGENET, POSITION, SCRATCH, Primary, StudyConfig
+from hounsfield.study.config import IMAGENET, POSITION, Primary, StudyConfig
 from hounsfield.study.controls import order_is_known
 from hounsfield.study.hashes import hash_of, sha256_of
 from hounsfield.study.partition import Rung, Splits, ladders_of, splits_of

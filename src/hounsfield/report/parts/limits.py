@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from hounsfield.judge.declared import CONTROLS
 from hounsfield.report import words
 from hounsfield.report.html import Section, render
 from hounsfield.report.points import PRIMARY, both_ways, main_level, main_protocol, points
-from hounsfield.report.study_folder import CONTROLS, Study
+from hounsfield.report.study_folder import Study
 from hounsfield.report.style import Style
 
 
