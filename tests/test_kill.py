@@ -1,11 +1,12 @@
 """Kill it anywhere: SIGKILL from outside, the same command again, the same bytes in the end.
 
 `KILLS=1` (the default) kills each kind of work once, where it hurts. More kills (`make soak`) take
-every method, strike at random moments and at every phase in turn, and print which they hit.
+every method, strike at random moments and at every phase in turn, and print what each has hit.
 """
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 import hounsfield
 from hounsfield.cli import main
@@ -23,6 +25,7 @@ from hounsfield.seeding import stream
 
 KILLS = int(os.environ.get("KILLS", "1"))
 METHODS = ["spark", "moco_v2", "byol", "swav"]
+JUST_S = 0.02  # a cell that ended so shortly before is the last thing that was done
 PRELOADED = [
     "hounsfield.study.run",
     "hounsfield.data.ingest",
@@ -123,10 +126,11 @@ def study_phase(out):
         return "judging"
     if any(cells.glob(".*.part")):
         return "writing a cell"
-    if cells.exists() and any(cells.iterdir()):
+    ended = [cell.stat().st_ctime for cell in cells.glob("*")]
+    if ended and time.time() - max(ended) < JUST_S:
         return "between cells"
     if any(out.glob("pretrain/*/run.json")):
-        return "in the first cell"
+        return "in a later cell" if ended else "in the first cell"
     return "pre-training" if any(out.glob("pretrain/*/config.json")) else "starting"
 
 
@@ -142,7 +146,7 @@ def environment():
 @pytest.fixture(scope="session")
 def scans(tmp_path_factory):
     place = tmp_path_factory.mktemp("scans")
-    phantom(place / "dicom", patients=6, seed=0)
+    phantom(place / "dicom", patients=6, seed=0, matrix=64)
     run(ingest_command(place)(place / "store"))
     return place
 
@@ -164,13 +168,17 @@ def work(kind, scans, tmp_path):
         return Work(ingest_command(scans), ingest_phase, phases, "converting", result)
     if kind == "study":
         (tmp_path / "study.toml").write_text(STUDY.format(store=store))
-        phases = ("pre-training", "in the first cell", "between cells", "writing a cell")
-        result = ("results.parquet", "cells/*/scores.parquet", "pretrain/*/encoder.safetensors")
+        cell = ("in the first cell", "writing a cell", "between cells", "in a later cell")
+        phases = ("pre-training", *cell, "judging")
+        run = ("encoder.safetensors", "metrics.jsonl", "checkpoints/step-*.pt")
+        result = ("results.parquet", "verdicts.json", "splits.parquet", "ladders.parquet")
+        result += ("cells/*/scores.parquet", "cells/*/curve.parquet")
+        result += tuple(f"pretrain/*/{name}" for name in run)
         return Work(
             lambda out: ["study", str(tmp_path / "study.toml"), "--out", str(out)],
             study_phase,
             phases,
-            "between cells",
+            "in a later cell",
             result,
         )
     (tmp_path / "pretrain.toml").write_text(PRETRAIN.format(method=kind, store=store))
@@ -180,7 +188,7 @@ def work(kind, scans, tmp_path):
         pretrain_phase,
         phases,
         "in a step",
-        ("encoder.safetensors", "metrics.jsonl"),
+        ("encoder.safetensors", "metrics.jsonl", "checkpoints/step-*.pt"),
     )
 
 
@@ -224,40 +232,79 @@ def kill(process, out, work, *, after_s=0.0, phase=None):
 
 
 def content(out, work):
+    """The results, file by file."""
     files = sorted(path for pattern in work.result for path in out.glob(pattern))
-    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+    return {re.sub(r"[.][0-9a-f]{64}", "", str(p.relative_to(out))): bytes_of(p) for p in files}
+
+
+def bytes_of(path):
+    """What a file holds; of a checkpoint all but how long the training took."""
+    if path.suffix != ".pt":
+        return path.read_bytes()
+    state = torch.load(path, weights_only=True)
+    del state["seconds"]
+    return b"".join(plain(state))
+
+
+def plain(value):
+    """The values of nested dicts and lists in their order, tensors bit by bit."""
+    if isinstance(value, torch.Tensor):
+        yield f"{tuple(value.shape)} {value.dtype}".encode() + value.numpy().tobytes()
+    elif isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, inner in items:
+            yield repr(name).encode()
+            yield from plain(inner)
+    else:
+        yield repr(value).encode()
+
+
+def aim(kind, job, hits, lasts_s, runs):
+    """Where the next kill strikes: the sore phase, or by turns a random moment and a new phase."""
+    tried = sum(hits.values())
+    missing = [phase for phase in job.phases if not hits[phase]]
+    if KILLS == 1:
+        return {"phase": job.sore}
+    if tried % 2 and missing:
+        return {"phase": missing[0]}
+    return {"after_s": stream(0, kind, tried, runs).uniform(0, lasts_s)}
+
+
+@pytest.fixture
+def log(capsys):
+    """A line to the terminal, in a soak."""
+
+    def tell(line):
+        if KILLS > 1:
+            with capsys.disabled():
+                print(line, flush=True)  # noqa: T201
+
+    return tell
 
 
 @pytest.mark.timeout(3600 if KILLS > 1 else 300)
 @pytest.mark.parametrize("kind", ["ingest", "study", *(METHODS if KILLS > 1 else METHODS[:1])])
-def test_a_killed_run_that_is_started_again_ends_with_the_same_bytes(kind, scans, tmp_path, capsys):
+def test_a_killed_run_that_is_started_again_ends_with_the_same_bytes(kind, scans, tmp_path, log):
     job = work(kind, scans, tmp_path)
     began = time.monotonic()
     run(job.command(tmp_path / "whole"))
     lasts_s = time.monotonic() - began
     whole = content(tmp_path / "whole", job)
+    assert len(whole) >= len(job.result)
     hits, runs, out = Counter(), 0, tmp_path / "killed0"
     while sum(hits.values()) < KILLS or (KILLS > 1 and set(job.phases) - set(hits)):
-        tried = sum(hits.values())
-        missing = [phase for phase in job.phases if not hits[phase]]
-        if KILLS == 1:
-            aim = {"phase": job.sore}
-        elif tried % 2 and missing:
-            aim = {"phase": missing[0]}
-        else:
-            aim = {"after_s": stream(0, kind, tried, runs).uniform(0, lasts_s)}
-        hit = kill(start(job.command(out)), out, job, **aim)
+        hit = kill(start(job.command(out)), out, job, **aim(kind, job, hits, lasts_s, runs))
         if hit is not None:
             hits[hit] += 1
+            log(f"{kind}, run {runs + 1}, kill {sum(hits.values())}: {hit}")
             continue
         assert content(out, job) == whole
+        log(f"{kind}, run {runs + 1}: ended with the same {len(whole)} files")
         runs, out = runs + 1, tmp_path / f"killed{runs + 1}"
-        assert runs < 10 * KILLS, f"the phases {missing} are never hit"
+        assert runs < 10 * KILLS, f"{set(job.phases) - set(hits)} are never hit"
     if out.exists() or any(tmp_path.glob(f".{out.name}.*")):
         run(job.command(out))
         assert content(out, job) == whole
+        log(f"{kind}, run {runs + 1}: ended with the same {len(whole)} files")
     assert not list(tmp_path.rglob(".*.part"))
-    assert len(whole) >= len(job.result)
-    if KILLS > 1:
-        with capsys.disabled():
-            print(f"\n{kind}: {sum(hits.values())} kills", *sorted(hits.items()), sep="\n  ")  # noqa: T201
+    log(f"{kind}: {sum(hits.values())} kills: {dict(sorted(hits.items()))}")
