@@ -1,7 +1,6 @@
 """Faults of the machine: each ends with a line that says what to do, and nothing is lost."""
 
 import errno
-import os
 import resource
 import signal
 import time
@@ -12,7 +11,6 @@ import pytest
 import torch
 
 from hounsfield.errors import (
-    BusyError,
     DiskError,
     InterruptedRun,
     MemoryShortError,
@@ -176,39 +174,6 @@ def test_a_reader_that_dies_over_a_file_is_named(toy, tmp_path):
     with pytest.raises(WorkerError, match=r"reading the images failed.*Input/output error"):
         toy.train(toy.Model(), tmp_path / "run", batches=at_batch(toy, 6, dies))
     assert_goes_on_as_if_nothing_had_been(toy, tmp_path / "run", tmp_path / "whole")
-
-
-def test_a_second_process_on_one_output_is_refused_with_the_id_of_the_first(tmp_path):
-    asks, answers = os.pipe()
-    with held(tmp_path):
-        child = os.fork()
-        if child == 0:
-            try:
-                with held(tmp_path):
-                    os.write(answers, b"no refusal")
-            except BusyError as error:
-                os.write(answers, str(error).encode())
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
-    assert f"in use by process {os.getpid()} on " in os.read(asks, 1000).decode()
-
-
-def test_a_lock_ends_with_its_process_however_that_dies(tmp_path):
-    asks, answers = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with held(tmp_path):
-            os.write(answers, b"held")
-            time.sleep(60)
-        os._exit(0)
-    os.read(asks, 10)
-    with pytest.raises(BusyError, match=f"process {child} "), held(tmp_path):
-        pass
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    with held(tmp_path):
-        assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} ")
 
 
 def test_a_clock_that_goes_backwards_changes_nothing(toy, tmp_path, monkeypatch):

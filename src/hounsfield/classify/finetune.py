@@ -20,8 +20,9 @@ from hounsfield.data.split import Split, hold_out, missing_classes
 from hounsfield.data.store import Store
 from hounsfield.data.window import Window, window_of
 from hounsfield.encoder import Encoder, load_encoder
-from hounsfield.errors import LabelError, OutputError, TrainingError
-from hounsfield.files import disk_errors, folder_whole, write_json
+from hounsfield.errors import LabelError, TrainingError
+from hounsfield.files import disk_errors, write_json
+from hounsfield.lock import new_folder
 from hounsfield.models.backbone import create
 from hounsfield.models.weights_source import Card
 from hounsfield.provenance import machine, origin
@@ -120,36 +121,34 @@ def finetune(config: FinetuneConfig, out: Path) -> Finetuned:
         WeightsError, StoreError, ConfigError, LabelError, LeakError: What was given does not fit.
         TrainingError: The training diverged, or learnt next to nothing.
     """
-    if out.exists():
-        raise OutputError(f"{out} exists already. Choose a new folder.")
-    store = Store.open(config.store)
-    task = _task(config)
-    split = _split(task, config)
-    encoder = _start(config, store)
-    on = fabric(config.device)
-    images = store_images.read(task, on.device)
-    images = replace(images, window=Window(*encoder.window_hu))
-    labels = labels_of(task, split)
-    trained = fair(
-        lambda: copy.deepcopy(encoder.backbone),
-        images,
-        labels,
-        classes=len(task.classes),
-        size=encoder.image_size,
-        budget=config.budget,
-        layer_decay=1.0 if config.weights == SCRATCH else config.budget.layer_decay,
-        seed=seed_of(config.seed, "finetune"),
-        on=on,
-    )
-    if trained.unfinished:
-        raise TrainingError(f"{trained.unfinished}. Nothing was written.")
-    notes: list[str] = []
-    kept = Kept(
-        replace(encoder, backbone=_network(trained).backbone.cpu().eval()),
-        _network(trained).head.cpu().eval(),
-        _facts(task, store, encoder, split, trained, notes),
-    )
-    with folder_whole(out) as folder:
+    with new_folder(out) as folder:
+        store = Store.open(config.store)
+        task = _task(config)
+        split = _split(task, config)
+        encoder = _start(config, store)
+        on = fabric(config.device)
+        images = store_images.read(task, on.device)
+        images = replace(images, window=Window(*encoder.window_hu))
+        labels = labels_of(task, split)
+        trained = fair(
+            lambda: copy.deepcopy(encoder.backbone),
+            images,
+            labels,
+            classes=len(task.classes),
+            size=encoder.image_size,
+            budget=config.budget,
+            layer_decay=1.0 if config.weights == SCRATCH else config.budget.layer_decay,
+            seed=seed_of(config.seed, "finetune"),
+            on=on,
+        )
+        if trained.unfinished:
+            raise TrainingError(f"{trained.unfinished}. Nothing was written.")
+        notes: list[str] = []
+        kept = Kept(
+            replace(encoder, backbone=_network(trained).backbone.cpu().eval()),
+            _network(trained).head.cpu().eval(),
+            _facts(task, store, encoder, split, trained, notes),
+        )
         save(kept, folder)
         _write(folder, config, task, trained, split)
     return Finetuned(out, kept, tuple(notes))

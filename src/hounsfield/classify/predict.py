@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from hounsfield.classify.units import LEVELS, Level, Pool
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
 from hounsfield.data.resample import Shape
 from hounsfield.data.volume import Refusal
-from hounsfield.errors import OutputError, ReadError
-from hounsfield.files import disk_errors, folder_whole, write_text
+from hounsfield.errors import ReadError
+from hounsfield.files import disk_errors, write_text
+from hounsfield.lock import new_folder, reserved
 from hounsfield.train.device import DeviceName
 
 BATCH = 64  # slices that the network sees at a time
@@ -89,19 +90,19 @@ def predict(
         ReadError: Not a single slice could be scored.
         InputError: A source does not exist.
     """
-    for path in (out, refused_file(out), heatmaps):
-        if path is not None and path.exists():
-            raise OutputError(f"{path} exists already. Choose another name, or remove it.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    kept = load(run, device=device)
-    facts = kept.facts
-    shape = Shape(facts.slice_size, facts.grid_mm, facts.crop)
-    keys = Keys(None) if keep_ids else load_or_make(key or default_key_file())
-    tally = Tally(calibrated=tuple(facts.calibration))
-    pools: dict[str, Pool] = {}
-    pictures = nullcontext() if heatmaps is None else folder_whole(heatmaps)
-    with _table(out, facts.classes) as write, pictures as folder:
+    with ExitStack() as outputs:
+        for path in (out, refused_file(out)):
+            outputs.enter_context(reserved(path))
+        folder = None if heatmaps is None else outputs.enter_context(new_folder(heatmaps))
+        kept = load(run, device=device)
+        facts = kept.facts
+        shape = Shape(facts.slice_size, facts.grid_mm, facts.crop)
+        keys = Keys(None) if keep_ids else load_or_make(key or default_key_file())
+        tally = Tally(calibrated=tuple(facts.calibration))
+        pools: dict[str, Pool] = {}
+        write = outputs.enter_context(_table(out, facts.classes))
         for scan in scans(sources, shape, keys, workers=workers, patient_pattern=patient_pattern):
             if isinstance(scan, Refusal):
                 tally.refused.append(scan)

@@ -27,8 +27,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from scipy import ndimage
 
 from hounsfield.data.volume import AIR_HU
-from hounsfield.errors import ConfigError, OutputError
-from hounsfield.files import disk_errors, folder_whole, write_text
+from hounsfield.errors import ConfigError
+from hounsfield.files import disk_errors, write_text
+from hounsfield.lock import new_folder
 from hounsfield.seeding import stream
 
 THICKNESS_MM = 5.0
@@ -142,12 +143,10 @@ def phantom(
         raise ConfigError(
             f"{patients} patients of {matrix} px were asked for; at least 1 of at least 32 px."
         )
-    if out.exists():
-        raise OutputError(f"{out} exists. Choose another folder or remove it.")
-    everyone = [draw_patient(number, seed) for number in range(patients)]
-    splits = _splits(everyone, seed)
-    rows: list[list[object]] = []
-    with folder_whole(out) as folder:
+    with new_folder(out) as folder:
+        everyone = [draw_patient(number, seed) for number in range(patients)]
+        splits = _splits(everyone, seed)
+        rows: list[list[object]] = []
         for patient, split in zip(everyone, splits, strict=True):
             for row in _write_patient(folder, patient, seed, matrix):
                 rows.append([*row, split])

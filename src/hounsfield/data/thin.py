@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from hounsfield.data.likeness import BITS, CHUNK, Hashes, difference_hashes, distances
 from hounsfield.data.store import Store, StoreWriter
-from hounsfield.errors import ConfigError, OutputError
-from hounsfield.files import disk_errors, folder_whole, write_text
+from hounsfield.errors import ConfigError
+from hounsfield.files import write_text
+from hounsfield.lock import new_folder
 from hounsfield.provenance import commit
 
 DISTANCE = 6  # the paper's best
@@ -50,26 +51,23 @@ def thin(store: Store, out: Path, *, distance: int = DISTANCE) -> Thinned:
     """
     if not 0 <= distance < BITS:
         raise ConfigError(f"a distance of {distance} is not allowed; give 0 to {BITS - 1} bits.")
-    if out.exists():
-        raise OutputError(f"{out} exists. Choose another folder or remove it.")
-    index = store.index
-    hashes = difference_hashes(store, index["slice"].to_numpy())
-    volumes = _volumes(index)
-    kept = {series: rows[keep(hashes[rows], distance)] for series, rows in volumes.items()}
-    table = pl.DataFrame(
-        [(series, len(rows), len(kept[series])) for series, rows in volumes.items()],
-        schema={"series": pl.String, "slices": pl.Int64, "kept": pl.Int64},
-        orient="row",
-    )
-    curve = {
-        other: sum(int(keep(hashes[rows], other).sum()) for rows in volumes.values())
-        for other in sorted({*CURVE, distance})
-    }
-    rows = np.sort(np.concatenate([np.zeros(0, np.int64), *kept.values()]))
-    with folder_whole(out) as folder:
+    with new_folder(out) as folder:
+        index = store.index
+        hashes = difference_hashes(store, index["slice"].to_numpy())
+        volumes = _volumes(index)
+        kept = {series: rows[keep(hashes[rows], distance)] for series, rows in volumes.items()}
+        table = pl.DataFrame(
+            [(series, len(rows), len(kept[series])) for series, rows in volumes.items()],
+            schema={"series": pl.String, "slices": pl.Int64, "kept": pl.Int64},
+            orient="row",
+        )
+        curve = {
+            other: sum(int(keep(hashes[rows], other).sum()) for rows in volumes.values())
+            for other in sorted({*CURVE, distance})
+        }
+        rows = np.sort(np.concatenate([np.zeros(0, np.int64), *kept.values()]))
         _write(store, rows, folder, distance)
-        with disk_errors(out):
-            table.write_csv(folder / "thinned.csv")
+        write_text(folder / "thinned.csv", table.write_csv())
         write_text(folder / "thinning.svg", _figure(curve, distance))
     return Thinned(table, curve)
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from hounsfield.classify.kept import FILE as CLASSIFIER
 from hounsfield.classify.kept import Facts, load
 from hounsfield.encoder import Encoder, load_encoder
-from hounsfield.errors import ConfigError, OutputError, WeightsError, one_of
+from hounsfield.errors import ConfigError, WeightsError, one_of
 from hounsfield.export.card import model_card
 from hounsfield.export.formats import FORMATS, MEAN, STD, Format
 from hounsfield.export.network import Network
-from hounsfield.files import folder_whole, write_json, write_text, write_whole
+from hounsfield.files import write_json, write_text, write_whole
+from hounsfield.lock import new_folder
 from hounsfield.provenance import origin
 from hounsfield.seeding import seed_of
 
@@ -42,11 +43,9 @@ def export(run: str | Path, out: Path, *, kind: str) -> Path:
     """
     if kind not in FORMATS:
         raise ConfigError(one_of("format", kind, FORMATS))
-    if out.exists():
-        raise OutputError(f"{out} exists already. Choose a new folder.")
     chosen = FORMATS[kind]
-    encoder, network, classifier = _read(run)
-    with folder_whole(out) as folder:
+    with new_folder(out) as folder:
+        encoder, network, classifier = _read(run)
         chosen.write(network, encoder, folder)
         tensors = probe(network, encoder, channels=chosen.channels(encoder.backbone.channels))
         difference = _difference(network, chosen, folder, tensors)

@@ -6,6 +6,7 @@ from pathlib import Path
 from hounsfield import __version__
 from hounsfield.files import write_text
 from hounsfield.judge.results import is_judged, judge
+from hounsfield.lock import held
 from hounsfield.report import html, words
 from hounsfield.report.beside import write_beside
 from hounsfield.report.html import Section
@@ -51,16 +52,18 @@ def report(folder: Path, out: Path | None = None) -> Path:
 
     Raises:
         InputError: `folder` is not a study.
+        BusyError: Another process writes `out`.
         DiskError: `out` cannot be written.
     """
-    if any(folder.glob("cells/*/cell.json")) and not is_judged(folder):
-        judge(folder)
-    study = read(folder)
     out = out or folder / "report"
-    style = file_style(study.arms)
-    figures = [figure for make in SECTIONS for figure in make(study, style).figures]
-    write_beside(study, figures, out)
-    write_text(out / PAGE, page_of(study))  # last: a page is there only when all else is
+    with held(out):
+        if any(folder.glob("cells/*/cell.json")) and not is_judged(folder):
+            judge(folder)
+        study = read(folder)
+        style = file_style(study.arms)
+        figures = [figure for make in SECTIONS for figure in make(study, style).figures]
+        write_beside(study, figures, out)
+        write_text(out / PAGE, page_of(study))  # last: a page is there only when all else is
     return out / PAGE
 
 
