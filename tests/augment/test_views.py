@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hounsfield.augment import ops
 from hounsfield.augment.intensity import Jitter, Windowed
 from hounsfield.augment.published import Jittered, eight_bits
 from hounsfield.augment.recipe import Recipe, View
@@ -77,6 +78,7 @@ def test_a_mixed_batch_holds_the_views_of_two_pure_ones(name):
     [
         ("single", [64]),
         ("two_views", [64, 64]),
+        ("uneven_views", [64, 64]),
         ("multi_crop", [64] * 2 + [32] * 6),
         ("supervised", [64]),
         ("supervised_sided", [64]),
@@ -159,6 +161,17 @@ def test_the_images_given_stay_as_they_are():
         before = given.clone()
         recipe("two_views", size=64)(given, MIXED, chance(0))
         assert torch.equal(given, before)
+
+
+def test_of_uneven_views_the_first_is_always_blurred_and_the_second_rarely(monkeypatch):
+    blur, counts = ops.blur, []
+    monkeypatch.setattr(
+        ops, "blur", lambda views, sigma: (counts.append(len(views)), blur(views, sigma))[1]
+    )
+    recipe("uneven_views", size=32)(images(200, 32), torch.ones(200, dtype=torch.bool), chance(0))
+    always, rarely = counts
+    assert always == 200
+    assert 8 < rarely < 35
 
 
 def test_display_values_vary_less_than_hu():

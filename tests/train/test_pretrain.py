@@ -169,6 +169,31 @@ def test_each_papers_settings_give_its_peak_rate(store, method, name, peak, epoc
     assert paper.budget.epochs == epochs
 
 
+@pytest.mark.parametrize(
+    ("method", "own"),
+    [
+        ("spark", {"decoder_width": 768, "decoder_stride": 1, "empty_std": 0.0, "mask_ratio": 0.6}),
+        ("moco_v2", {"queue_size": 65_536, "momentum": 0.999, "temperature": 0.2}),
+        ("swav", {"prototypes": 3000, "epsilon": 0.05, "queue_size": 0}),
+        ("byol", {"momentum": 0.996, "hidden_dim": 4096, "projection_dim": 256}),
+    ],
+)
+def test_each_papers_settings_are_the_methods_own_too(store, method, own):
+    values = {"method": method, "stores": [str(store.path)], "settings": "paper"}
+    paper = parse(PretrainConfig, values, where="test")
+    assert own.items() <= paper.options.items()
+    again = parse(PretrainConfig, paper.model_dump(mode="json"), where="config.json")
+    assert again == paper
+
+
+def test_what_is_given_beside_a_papers_settings_counts(store):
+    values = {"stores": [str(store.path)], "settings": "paper", "spark": {"decoder_width": 64}}
+    paper = parse(PretrainConfig, values, where="test")
+    assert (paper.options["decoder_width"], paper.options["decoder_stride"]) == (64, 1)
+    with pytest.raises(ConfigError, match=r"\[spark\]"):
+        parse(PretrainConfig, {**values, "spark": 64}, where="test")
+
+
 def test_what_is_left_out_of_a_config_is_the_papers_or_ours(store):
     paper = config(store, settings="paper", batch_size=256)
     assert (paper.optim.name, paper.optim.peak(256)) == ("sgd", 0.03)

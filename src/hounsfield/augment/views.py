@@ -44,14 +44,14 @@ _LIGHT_HU = Jitter(shift=0.05, stretch=(0.9, 1.1))
 _LIGHT_DISPLAY = Jitter(shift=0.03, stretch=(0.95, 1.05))
 
 
-def _strong(window: tuple[float, float]) -> Windowed:
+def _strong(window: tuple[float, float], *, blur_share: float = 0.5) -> Windowed:
     return Windowed(
         window_hu=window,
         hu=_STRONG_HU,
         display=_STRONG_DISPLAY,
         noise_share=0.5,
         blur_px=2.0,
-        blur_share=0.5,
+        blur_share=blur_share,
         gamma=1.5,
         gamma_share=0.5,
     )
@@ -70,9 +70,20 @@ def _single(name: str, size: int, channels: int, window: tuple[float, float]) ->
 
 
 def _two_views(name: str, size: int, channels: int, window: tuple[float, float]) -> Recipe:
-    """MoCo v2's and BYOL's: two of a kind."""
+    """MoCo v2's: two of a kind."""
     view = View(size, _crop(0.2, 1.0), _strong(window))
     return Recipe(name, (view, view), channels)
+
+
+def _uneven_views(name: str, size: int, channels: int, window: tuple[float, float]) -> Recipe:
+    """BYOL's, with its paper's areas and blur: one view always blurred, the other rarely.
+
+    The paper also inverts the bright pixels of some of the second views. In CT that would turn
+    bone into air, so it is left out.
+    """
+    always, rarely = (_strong(window, blur_share=share) for share in (1.0, 0.1))
+    views = tuple(View(size, _crop(0.08, 1.0), how) for how in (always, rarely))
+    return Recipe(name, views, channels)
 
 
 def _multi_crop(name: str, size: int, channels: int, window: tuple[float, float]) -> Recipe:
@@ -113,6 +124,7 @@ def small_size(size: int) -> int:
 RECIPES: Mapping[str, Callable[[str, int, int, tuple[float, float]], Recipe]] = {
     "single": _single,
     "two_views": _two_views,
+    "uneven_views": _uneven_views,
     "multi_crop": _multi_crop,
     "supervised": _supervised,
     "supervised_sided": _supervised_sided,

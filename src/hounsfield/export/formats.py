@@ -59,7 +59,7 @@ def _write_timm(network: Network, encoder: Encoder, folder: Path) -> None:
         {
             "architecture": architecture,
             "num_classes": network.classes(),
-            "num_features": network.backbone.embed_dim,
+            "num_features": network.backbone.net.num_features,
             "model_args": arguments,
             "pretrained_cfg": {
                 "input_size": [channels, size, size],

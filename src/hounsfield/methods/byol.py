@@ -11,7 +11,7 @@ Unlike the original:
 
 - The slow copy begins equal to the fast network, not with weights of its own.
 - The heads' last layers have a bias.
-- Both views come from one distribution; the original blurs one view always and the other rarely.
+- No view has its bright pixels inverted; in CT that would turn bone into air.
 """
 
 import math
@@ -43,7 +43,7 @@ class BYOL(Method):
 
     name: ClassVar[str] = "byol"
     config_class: ClassVar[type[Config]] = BYOLConfig
-    recipe: ClassVar[str] = "two_views"
+    recipe: ClassVar[str] = "uneven_views"
 
     def __init__(
         self, backbone: Backbone, config: BYOLConfig, *, image_size: int, corpus_size: int

@@ -33,7 +33,9 @@ class Backbone(nn.Module):
         self.name = name
         self.channels = channels
         self.net = net
-        self.embed_dim = int(net.num_features)  # type: ignore[arg-type]
+        # Some networks (VGG, MobileNetV3) widen their last map once more before the classifier.
+        widened = getattr(net, "head_hidden_size", None)
+        self.embed_dim = int(widened or net.num_features)  # type: ignore[arg-type]
         self.stride = int(net.feature_info[-1]["reduction"])  # type: ignore[index]
 
     def forward(self, images: Tensor) -> Tensor:

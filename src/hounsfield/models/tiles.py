@@ -162,13 +162,13 @@ def _trace(backbone: Backbone) -> fx.Graph:
 def _keep_pyramid(graph: fx.Graph, backbone: Backbone) -> dict[int, int]:
     """Let `graph` return one map a stride, the last of each; their channels by stride."""
     (end,) = (node for node in graph.nodes if node.op == "output")
-    facts: Any = backbone.net.feature_info
-    maps: Any = end.args[0]
+    net: Any = backbone.net
+    facts, maps = net.feature_info, end.args[0]
     if len(facts) != len(maps):
         raise _refusal(backbone, f"it gives {len(maps)} feature maps and lists {len(facts)}")
     maps = {int(fact["reduction"]): node for fact, node in zip(facts, maps, strict=True)}
     channels = {int(fact["reduction"]): int(fact["num_chs"]) for fact in facts}
-    channels[backbone.stride] = backbone.embed_dim  # after the last convolution, where there is one
+    channels[backbone.stride] = int(net.num_features)  # after the last convolution, if there is one
     kept = [stride for stride in maps if stride >= LARGEST_MAP]
     end.args = ([maps[stride] for stride in kept],)
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))

@@ -45,6 +45,7 @@ PAPERS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
                 "start_factor": 0.005,
                 "final_factor": 0.001,
             },
+            "options": {"decoder_width": 768, "decoder_stride": 1, "empty_std": 0.0},
         },
         # Chen et al., arXiv 2003.04297, table 1 (800 epochs, cosine); momentum and weight decay
         # as in He et al., arXiv 1911.05722, section 4.
@@ -74,6 +75,7 @@ PAPERS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
                 "start_factor": 0.3 / 4.8,
                 "final_factor": 0.0048 / 4.8,
             },
+            "options": {"queue_size": 0},  # only batches of 256 have one
         },
         # Grill et al., arXiv 2006.07733, section 3.2.
         "byol": {
@@ -91,11 +93,14 @@ PAPERS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     }
 )
 # Unlike the papers of MoCo and SwAV, whose code decays biases and norms too, none of ours does:
-# decay on a norm's scale works against the norm and helps no method here.
+# decay on a norm's scale works against the norm and helps no method here. Unlike SparK's code,
+# which drops 5 % of a ResNet-50's residual branches while it trains, ours drops none.
 
 
 def defaults(method: str, settings: str) -> Mapping[str, Any]:
-    """Batch size, budget and optimiser of `method` under `settings`, "small" or "paper".
+    """Batch size, budget, optimiser and options of `method` under `settings`, "small" or "paper".
+
+    Options are those whose value is not already the default of the method's own configuration.
 
     Raises:
         ConfigError: The method has no paper here.

@@ -53,8 +53,8 @@ class PretrainConfig(Config):
         backbone: timm's name, or one of our small ones.
         channels: Of the network's input; the grey image is repeated over them.
         image_size: Height and width of the (large) views in pixels.
-        settings: Where batch size, budget and optimiser come from: ours for a small corpus, or
-            the method's paper.
+        settings: Where batch size, budget, optimiser and the method's own settings come from:
+            ours for a small corpus, or the method's paper.
         batch_size: Images of one forward pass, over all processes.
         budget: In epochs, steps or hours.
         optim: Optimiser and rates.
@@ -97,13 +97,13 @@ class PretrainConfig(Config):
         for other in METHODS:
             if isinstance(values.get(other), dict):  # a file may say how each method would be
                 parse(find(other).config_class, values.pop(other), where=f"[{other}]")
-        optim = values.get("optim", {})
+        options = _filled(filled.get("options", {}), options)
         return {
             "batch_size": filled["batch_size"],
             "budget": filled["budget"],
             "recipe": method.recipe,
             **values,
-            "optim": {**filled["optim"], **optim} if isinstance(optim, Mapping) else optim,
+            "optim": _filled(filled["optim"], values.get("optim", {})),
             "options": parse(method.config_class, options, where=f"[{method.name}]").model_dump(
                 mode="json"
             ),
@@ -238,6 +238,11 @@ def build(config: PretrainConfig, *, corpus_size: int) -> Method:
             image_size=config.image_size,
             corpus_size=corpus_size,
         )
+
+
+def _filled(table: Mapping[str, Any], given: Any) -> Any:
+    """`given`, with what it leaves out from `table`; what is no table is refused later."""
+    return {**table, **given} if isinstance(given, Mapping) else given
 
 
 def _rows(store: Store, config: PretrainConfig, rows: Rows | None) -> NDArray[np.int64]:

@@ -1,0 +1,45 @@
+"""Backbones of many families give what they say they give."""
+
+import pytest
+import torch
+
+from hounsfield.errors import ConfigError
+from hounsfield.models.backbone import create
+
+FAMILIES = (
+    "resnet10_tiny",
+    "resnet18",
+    "convnext_atto",
+    "densenet121",
+    "dla34",
+    "efficientnet_b0",
+    "ghostnet_050",  # widens its last map before the classifier, as do the next three
+    "hgnet_tiny",
+    "mobilenetv3_small_050",
+    "vgg11",
+    "regnetx_002",
+    "repvgg_a0",
+    "xception41",
+)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_feature_is_as_long_as_the_backbone_says(name):
+    with torch.device("meta"):  # shapes without numbers
+        backbone = create(name, channels=2).eval()
+        features = backbone(torch.zeros(3, 2, 64, 64))
+    assert features.shape == (3, backbone.embed_dim)
+
+
+def test_equal_seeds_make_equal_weights_and_leave_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    first, again, other = (create("resnet10_tiny", seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    weight = first.net.conv1.weight
+    assert torch.equal(weight, again.net.conv1.weight)
+    assert not torch.equal(weight, other.net.conv1.weight)
+
+
+def test_a_name_that_no_network_has_is_refused_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"unknown backbone 'resnet5'\. Did you mean 'resnet"):
+        create("resnet5")
