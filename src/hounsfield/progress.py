@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 LINE_EVERY_S = 10.0
+_listener: Callable[[str], None] | None = None  # who hears this process's lines
 
 
 class Bar(Protocol):
@@ -28,12 +29,15 @@ class Bar(Protocol):
     def note(self, text: str) -> None:
         """Show `text` beside the bar."""
 
+    def say(self, text: str) -> None:
+        """Put a line above the bar."""
+
 
 @contextmanager
 def bar(label: str, *, total: int, done: int = 0) -> Iterator[Bar]:
     """A bar over `total` units of which `done` are behind us already, on standard error."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if _listener is not None or not console.is_terminal:
         lines = _Lines(label, total, done, clock=time.monotonic)
         yield lines
         lines.close()
@@ -51,6 +55,17 @@ def bar(label: str, *, total: int, done: int = 0) -> Iterator[Bar]:
         yield _Rich(progress, label, total, done)
 
 
+@contextmanager
+def lines_to(listener: Callable[[str], None]) -> Iterator[None]:
+    """Inside the block the bars of this process are plain lines that `listener` is given."""
+    global _listener
+    before, _listener = _listener, listener
+    try:
+        yield
+    finally:
+        _listener = before
+
+
 class _Rich:
     def __init__(self, progress: Progress, label: str, total: int, done: int) -> None:
         self.progress = progress
@@ -61,6 +76,9 @@ class _Rich:
 
     def note(self, text: str) -> None:
         self.progress.update(self.task, note=text)
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(text, markup=False, highlight=False)
 
 
 class _Lines:
@@ -80,6 +98,13 @@ class _Lines:
     def note(self, text: str) -> None:
         self.text = text
 
+    def say(self, text: str) -> None:
+        if _listener is not None:
+            _listener(text)
+            return
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
     def close(self) -> None:
         if self.clock() - self.start >= LINE_EVERY_S:
             self._say()
@@ -90,5 +115,4 @@ class _Lines:
         fresh = max(self.done - self.first, 1)
         left = gone / fresh * max(self.total - self.done, 0)
         line = f"{self.label}: {self.done}/{self.total}, {gone:.0f} s gone, {left:.0f} s left"
-        sys.stderr.write(line + (f", {self.text}" if self.text else "") + "\n")
-        sys.stderr.flush()
+        self.say(line + (f", {self.text}" if self.text else ""))

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import signal
 
 import numpy as np
 import polars as pl
@@ -144,6 +145,29 @@ def test_cells_side_by_side_score_what_they_score_alone(study, tmp_path):
         assert one.equals(two)
 
 
+def test_pretrainings_side_by_side_are_those_made_alone(study, tmp_path):
+    planned = plan(study(arms=["spark"], pretrain=SPARK, repeats=1, fractions=[1.0], folds=3))
+    run(planned, tmp_path / "alone")
+    run(planned, tmp_path / "beside", jobs=2)
+    assert len(planned.pretrainings) == 3
+    for name in planned.pretrainings:
+        one, two = (
+            (tmp_path / place / "pretrain" / name / "metrics.jsonl").read_bytes()
+            for place in ("alone", "beside")
+        )
+        assert one == two
+
+
+def test_a_pretraining_whose_process_dies_costs_its_own_cells_alone(study, tmp_path, monkeypatch):
+    planned = plan(study(arms=["spark"], pretrain=SPARK, repeats=1, fractions=[1.0], folds=2))
+    monkeypatch.setattr(parallel, "_serve", _dies_in_the_first_pretraining)
+    outcome = run(planned, tmp_path, jobs=2)
+    ((_, reason),) = outcome.failed
+    assert reason.startswith("the pre-training spark failed: its process died (signal SIGKILL)")
+    assert outcome.machine_failed
+    assert len(list(tmp_path.glob("cells/*/scores.parquet"))) == 1
+
+
 def test_ctrl_c_keeps_what_is_finished(study, tmp_path, monkeypatch):
     planned = plan(study(repeats=1))
     ran = Worker.run
@@ -218,7 +242,20 @@ def _dies_at_once(*_anything):
     os._exit(1)
 
 
+def _dies_in_the_first_pretraining(plan, folder, pipe, threads):
+    class Watched:
+        send = pipe.send
+
+        def recv(self):
+            name = pipe.recv()
+            if name == next(iter(plan.pretrainings)):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return name
+
+    parallel._serve(plan, folder, Watched(), threads)
+
+
 def test_cells_are_not_lost_in_silence_when_no_process_comes_up(study, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "_serve", _dies_at_once)
-    with pytest.raises(WorkerError, match="2 cells are not run"):
+    with pytest.raises(WorkerError, match="2 parts of the study are not run"):
         run(plan(study(arms=["scratch"], repeats=1)), tmp_path, jobs=2)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def study(
     config: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="What to compare, on what.")],
     out: Annotated[Path, typer.Option(help="The study's folder; the same command goes on in it.")],
-    jobs: Annotated[int, typer.Option(min=1, help="Cells side by side.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="How much runs side by side.")] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would take and could show.")
     ] = False,
@@ -85,7 +85,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="A folder; the same command goes on in it.")] = Path(
         "hounsfield-demo"
     ),
-    jobs: Annotated[int, typer.Option(min=1, help="Cells side by side.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="How much runs side by side.")] = 2,
 ) -> None:
     """Go the whole way on a phantom archive: DICOM, store, pre-trainings, study, report."""
     from hounsfield.demo import demo as go

@@ -1,9 +1,10 @@
-"""Cells side by side: a process each, so that one that dies takes only its own cell along."""
+"""A study's parts side by side: a process each, so that one that dies takes only its own along."""
 
 import signal
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -11,31 +12,50 @@ from pathlib import Path
 
 import torch
 
-from hounsfield.errors import DiskError, WorkerError
+from hounsfield.errors import DiskError, InterruptedRun, WorkerError
+from hounsfield.progress import Bar, lines_to
 from hounsfield.study.plan import Cell, Plan
+from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.worker import Ended, Worker
 
+Part = Pretraining | Cell
 
-def one_by_one(plan: Plan, folder: Path, cells: Sequence[Cell]) -> Generator[Ended, None, None]:
-    """Run `cells` in this process; each gives word when it has ended."""
+
+@dataclass(frozen=True)
+class Said:
+    """A line that a process would have put on its standard error."""
+
+    text: str
+
+
+def one_by_one(plan: Plan, folder: Path, parts: Sequence[Part]) -> Generator[Ended, None, None]:
+    """Run `parts` in this process; each gives word when it has ended."""
     worker = Worker(plan, folder)
-    for cell in cells:
-        yield worker.run(cell)
+    for part in parts:
+        yield worker.run(part)
 
 
 def side_by_side(
-    plan: Plan, folder: Path, cells: Sequence[Cell], *, jobs: int
+    plan: Plan, folder: Path, parts: Sequence[Part], *, jobs: int, bar: Bar
 ) -> Generator[Ended, None, None]:
-    """Run `cells` in `jobs` processes; each gives word when it has ended, in any order.
+    """Run `parts` in `jobs` processes; each gives word when it has ended, in any order.
 
-    A process that dies fails the cell that it had in hand, and another takes its place. When the
-    iterator is closed, all processes are ended; cells are written whole, so nothing is torn.
+    A process that dies fails the part that it had in hand, and another takes its place. When the
+    iterator is closed, all processes are ended: cells are written whole and pre-trainings save
+    where they are, so nothing is torn.
+
+    Args:
+        plan: What the parts are of.
+        folder: The study's.
+        parts: None of them needs another.
+        jobs: Processes; they share this process's threads.
+        bar: Where the lines go that the processes have to say.
 
     Raises:
         DiskError: A process could not write.
         WorkerError: No process came up.
     """
-    waiting = deque(cells)
+    waiting = deque(parts)
     with ExitStack() as stack:
         hands: dict[Connection, _Hand] = {}
 
@@ -53,12 +73,15 @@ def side_by_side(
                     word = hand.pipe.recv()
                 except EOFError:
                     del hands[hand.pipe]
-                    if hand.cell is not None:
+                    if hand.part is not None:
                         yield Worker(plan, folder).give_up(
-                            hand.cell, hand.obituary(), exit_code=WorkerError.exit_code
+                            hand.part, hand.obituary(), exit_code=WorkerError.exit_code
                         )
                         if waiting:
                             hire()
+                    continue
+                if isinstance(word, Said):
+                    bar.say(word.text)
                     continue
                 if isinstance(word, DiskError):
                     raise word
@@ -67,7 +90,7 @@ def side_by_side(
                 hand.give(waiting.popleft() if waiting else None)
     if waiting:
         raise WorkerError(
-            f"the processes for the cells died before they began; {len(waiting)} cells are not "
+            f"the processes died before they began; {len(waiting)} parts of the study are not "
             "run. Look for the cause above, or run the same command again with --jobs 1."
         )
 
@@ -78,17 +101,17 @@ class _Hand:
     def __init__(self, plan: Plan, folder: Path, *, threads: int) -> None:
         context = get_context("spawn")  # a forked process would inherit torch's broken threads
         self.pipe, far = context.Pipe()
-        self.cell: Cell | None = None
+        self.part: Part | None = None
         self.process: BaseProcess = context.Process(
             target=_serve, args=(plan, folder, far, threads), daemon=True
         )
         self.process.start()
         far.close()
 
-    def give(self, cell: Cell | None) -> None:
-        self.cell = cell
+    def give(self, part: Part | None) -> None:
+        self.part = part
         with suppress(BrokenPipeError):  # it has died; the next word from it is the end of file
-            self.pipe.send(None if cell is None else cell.hash)
+            self.pipe.send(None if part is None else part.hash)
 
     def obituary(self) -> str:
         self.process.join()
@@ -103,15 +126,15 @@ class _Hand:
 
 
 def _serve(plan: Plan, folder: Path, pipe: Connection, threads: int) -> None:
-    """A process's life: say that it is there, then run a cell for each name that it is given."""
+    """A process's life: say that it is there, then run a part for each name that it is given."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     torch.set_num_threads(threads)
     worker = Worker(plan, folder)
-    cells = {cell.hash: cell for cell in plan.cells}
+    parts: dict[str, Part] = {**plan.pretrainings, **{cell.hash: cell for cell in plan.cells}}
     pipe.send(None)
-    with suppress(EOFError):  # the parent is gone
-        while (name := pipe.recv()) is not None:
+    with lines_to(lambda text: pipe.send(Said(text))), suppress(EOFError, InterruptedRun):
+        while (name := pipe.recv()) is not None:  # EOFError: the parent is gone
             try:
-                pipe.send(worker.run(cells[name]))
+                pipe.send(worker.run(parts[name]))
             except DiskError as error:
                 pipe.send(error)

@@ -2,26 +2,28 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hounsfield.data.store import Store
-from hounsfield.errors import InterruptedRun, MachineError, OutputError, TrainingError
+from hounsfield.errors import InterruptedRun, MachineError, OutputError
 from hounsfield.files import sweep
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
-from hounsfield.progress import bar
 from hounsfield.study import leakage
-from hounsfield.study.parallel import one_by_one, side_by_side
+from hounsfield.study.parallel import Part, one_by_one, side_by_side
 from hounsfield.study.pictures import write_pictures
 from hounsfield.study.plan import Cell, Plan
 from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.record import write_plan
-from hounsfield.study.worker import Worker
-from hounsfield.train.pretrain import build, pretrain
+from hounsfield.study.worker import Ended, Worker
+from hounsfield.train.device import fabric
+from hounsfield.train.log import bar_over
+from hounsfield.train.pretrain import build
 
 SCORE_BYTES = 32  # of a row of scores besides its logits, uncompressed: row, patient, label, split
 CHECKPOINT_SHARES = 9  # two kept and one being written, each weights and two moments
@@ -55,7 +57,7 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
     Args:
         plan: What to run.
         out: The study's folder; new, empty, or one that an earlier call began.
-        jobs: Cells side by side.
+        jobs: Pre-trainings (on the CPU) and cells side by side.
 
     Raises:
         OutputError: `out` is another study's, or its disk has too little space.
@@ -72,13 +74,13 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
         leakage.keep(plan, out, found)
         _tidy(plan, out)
         todo = [cell for cell in plan.cells if not is_finished(out, cell)]
-        broken = _pretrain(plan, out)
+        broken = _pretrain(plan, out, jobs=jobs)
         for cell in todo:
             if cell.pretraining in broken:
-                Worker(plan, out).give_up(
-                    cell, broken[cell.pretraining], exit_code=TrainingError.exit_code
-                )
-        _run_cells(plan, out, [cell for cell in todo if cell.pretraining not in broken], jobs=jobs)
+                failed = broken[cell.pretraining]
+                Worker(plan, out).give_up(cell, failed.reason, exit_code=failed.exit_code)
+        whole = [cell for cell in todo if cell.pretraining not in broken]
+        deque(_run(plan, out, whole, of=len(plan.cells), jobs=jobs, label="cells"), maxlen=0)
         judge(out)
         write_pictures(plan, out)
     return _outcome(plan, out, ran=len(todo))
@@ -153,36 +155,53 @@ def _method_bytes(one: Pretraining) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in state)
 
 
-def _pretrain(plan: Plan, out: Path) -> dict[str, str]:
-    """Run what is missing; hash -> reason of those that failed, whose cells then fail too."""
+def _pretrain(plan: Plan, out: Path, *, jobs: int) -> dict[str, Ended]:
+    """Run what is missing; hash -> how it failed, of those that did and whose cells then fail too.
+
+    On the CPU they run side by side; on a GPU, or where one takes several processes itself, one
+    has all of the machine.
+    """
+    every = plan.pretrainings
+    todo = [one for one in every.values() if not is_finished(out, one)]
+    large = any(one.config.processes > 1 for one in todo)
+    beside = jobs if fabric(plan.config.device).device.type == "cpu" and not large else 1
     broken = {}
-    for one in plan.pretrainings.values():
-        if is_finished(out, one):
-            continue
-        try:
-            pretrain(one.config, out / "pretrain" / one.hash, rows=one.rows())
-        except TrainingError as error:
-            broken[one.hash] = f"the pre-training {one.name} failed: {error}"
+    label = "pre-trainings" if beside > 1 else None  # alone, each shows a bar of its own
+    for ended in _run(plan, out, todo, of=len(every), jobs=beside, label=label):
+        if ended.status == "failed":
+            reason = f"the pre-training {every[ended.part].name} failed: {ended.reason}"
+            broken[ended.part] = replace(ended, reason=reason)
     return broken
 
 
-def _run_cells(plan: Plan, out: Path, todo: Sequence[Cell], *, jobs: int) -> None:
-    if not todo:
-        return
-    places = {cell.hash: cell.place for cell in todo}
-    ended = one_by_one(plan, out, todo) if jobs == 1 else side_by_side(plan, out, todo, jobs=jobs)
-    behind = len(plan.cells) - len(todo)
-    with closing(ended), bar("cells", total=len(plan.cells), done=behind) as progress:
-        try:
-            for one in ended:
-                progress.advance()
-                progress.note(f"{one.status}: {places[one.cell]}")
-        except KeyboardInterrupt:
-            kept = sum(_status(out, cell) is not None for cell in plan.cells)
-            raise InterruptedRun(
-                f"stopped; {kept} of {len(plan.cells)} cells are kept in {out}. "
-                "Run the same command again to go on."
-            ) from None
+def _run(
+    plan: Plan, out: Path, todo: Sequence[Part], *, of: int, jobs: int, label: str | None
+) -> Iterator[Ended]:
+    """Run `todo`, under a bar over all `of` parts of its kind, or under their own without a label.
+
+    Raises:
+        InterruptedRun: Stopped by the user.
+    """
+    names = {cell.hash: cell.place for cell in plan.cells}
+    names |= {one.hash: one.name for one in plan.pretrainings.values()}
+    with bar_over(label if todo else None, total=of, done=of - len(todo)) as progress:
+        runs = (
+            one_by_one(plan, out, todo)
+            if jobs == 1
+            else side_by_side(plan, out, todo, jobs=jobs, bar=progress)
+        )
+        with closing(runs):
+            try:
+                for ended in runs:
+                    progress.advance()
+                    progress.note(f"{ended.status}: {names[ended.part]}")
+                    yield ended
+            except KeyboardInterrupt:
+                kept = sum(_status(out, cell) is not None for cell in plan.cells)
+                raise InterruptedRun(
+                    f"stopped; {kept} of {len(plan.cells)} cells are kept in {out}. "
+                    "Run the same command again to go on."
+                ) from None
 
 
 def _outcome(plan: Plan, out: Path, *, ran: int) -> Outcome:

@@ -1,4 +1,4 @@
-"""One process's part of a study: it keeps images and starts in memory and runs cell after cell."""
+"""One process's share of a study: pre-trainings, and cells from images that it keeps in memory."""
 
 import json
 import shutil
@@ -28,10 +28,12 @@ from hounsfield.study.frozen import knn, linear
 from hounsfield.study.images import Images
 from hounsfield.study.paper import paper
 from hounsfield.study.plan import TRANSFERRED, Cell, Plan
+from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.start import backbone_of
 from hounsfield.study.task import Task
 from hounsfield.study.trained import ENOUGH, Labels, Trained
 from hounsfield.train.device import fabric
+from hounsfield.train.pretrain import pretrain
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -41,9 +43,17 @@ FROZEN = {"linear": linear, "knn": knn}
 
 @dataclass(frozen=True)
 class Ended:
-    """How a cell ended: done, unfinished or failed, why, and the exit code that a failure gives."""
+    """How a cell or a pre-training, named by its hash, ended.
 
-    cell: str
+    Attributes:
+        part: The hash.
+        status: done, unfinished or failed.
+        reason: Why, where it is not done.
+        wall_s: Seconds that it took.
+        exit_code: What a failure gives.
+    """
+
+    part: str
     status: str
     reason: str
     wall_s: float
@@ -51,7 +61,7 @@ class Ended:
 
 
 class Worker:
-    """Runs the cells of a plan, one after another, into the study's folder."""
+    """Runs the parts of a plan, one after another, into the study's folder."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
@@ -69,13 +79,32 @@ class Worker:
             self._images[task] = store_images.read(self.plan.tasks[task], self.fabric.device)
         return self._images[task]
 
-    def run(self, cell: Cell) -> Ended:
-        """Run a cell and write its folder; a failure is written there too.
+    def run(self, part: Pretraining | Cell) -> Ended:
+        """Run a pre-training or a cell into its folder; a failed cell is written there too.
 
         Raises:
             DiskError: The folder cannot be written.
             InterruptedRun: The user stopped the work.
         """
+        return self._pretrain(part) if isinstance(part, Pretraining) else self._run(part)
+
+    def give_up(self, part: Pretraining | Cell, reason: str, *, exit_code: int) -> Ended:
+        """A part that failed elsewhere; of a cell, the folder is written."""
+        ended = Ended(part.hash, "failed", reason, 0.0, exit_code)
+        if isinstance(part, Cell):
+            self._write(part, ended, None, {})
+        return ended
+
+    def _pretrain(self, one: Pretraining) -> Ended:
+        started = time.perf_counter()
+        status, reason, code = "done", "", 0
+        try:
+            pretrain(one.config, self.folder / "pretrain" / one.hash, rows=one.rows())
+        except TrainingError as error:
+            status, reason, code = "failed", str(error), error.exit_code
+        return Ended(one.hash, status, reason, time.perf_counter() - started, code)
+
+    def _run(self, cell: Cell) -> Ended:
         started = time.perf_counter()
         trained: Trained | None = None
         tables: Mapping[str, pl.DataFrame] = {}
@@ -92,12 +121,6 @@ class Worker:
             reason, code = f"{type(error).__name__}: {error}", TrainingError.exit_code
         ended = Ended(cell.hash, status, reason, time.perf_counter() - started, code)
         self._write(cell, ended, trained, tables)
-        return ended
-
-    def give_up(self, cell: Cell, reason: str, *, exit_code: int) -> Ended:
-        """Write the folder of a cell that failed elsewhere."""
-        ended = Ended(cell.hash, "failed", reason, 0.0, exit_code)
-        self._write(cell, ended, None, {})
         return ended
 
     def labels(self, cell: Cell) -> Labels:

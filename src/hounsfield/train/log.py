@@ -111,3 +111,6 @@ class _Silent:
 
     def note(self, text: str) -> None:
         pass
+
+    def say(self, text: str) -> None:
+        pass
