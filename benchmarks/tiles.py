@@ -24,6 +24,7 @@ from hounsfield.methods.spark import SparK, SparKConfig
 from hounsfield.models.backbone import create
 from hounsfield.models.layout import Layout
 from hounsfield.models.tiles import TileEncoder
+from hounsfield.train.memory import keep_freed_memory
 from reference.masked_dense import Mask, masked_maps, masked_spark_loss
 
 KEPT = 0.4  # 20 of 49, 6 of 16
@@ -41,6 +42,7 @@ def main() -> None:
     arguments.add_argument("--peak", choices=["tiles", "masked"], help="for this program's own use")
     given = arguments.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every training on the CPU does
     if given.peak:
         print(peak_mb(encoder_ways("resnet50", 224, given.batch, given.device)[given.peak]))
         return

@@ -109,9 +109,25 @@ def _batch_norm(forward: Forward, layer: Any, mask: Mask, maps: Tensor) -> Tenso
     batch, channels, height, width = maps.shape
     visible = mask.at(height)[1]
     pixels = maps.permute(0, 2, 3, 1).reshape(-1, channels)
-    normed = forward(layer, pixels.index_select(0, visible)[:, :, None, None]).flatten(1)
+    normed = forward(layer, _Pick.apply(pixels, visible)[:, :, None, None]).flatten(1)
     whole = pixels.new_zeros(pixels.shape).index_copy_(0, visible, normed)
     return whole.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+class _Pick(torch.autograd.Function):
+    """Rows by number, none of them twice: so the gradient is put back, where torch would add."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, chosen: Tensor) -> Tensor:
+        ctx.save_for_backward(chosen)
+        ctx.of = len(rows)
+        return rows.index_select(0, chosen)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (chosen,) = ctx.saved_tensors
+        whole = gradient.new_zeros(ctx.of, *gradient.shape[1:])
+        return whole.index_copy_(0, chosen, gradient), None
 
 
 def _relu(forward: Forward, layer: nn.ReLU, mask: Mask, maps: Tensor) -> Tensor:
