@@ -85,6 +85,14 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1234abcd.part", "run.json"]
 
 
+def test_what_killed_writers_left_goes_from_every_folder_below(tmp_path: Path) -> None:
+    (tmp_path / "pictures/.whole.1234abcd.part").mkdir(parents=True)
+    (tmp_path / "pictures/.a.png.1234abcd.part").write_bytes(b"torn")
+    (tmp_path / "pictures/.a.png.part").write_bytes(b"somebody else's")
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["pictures", ".a.png.part"]
+
+
 def test_a_place_below_a_file_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     path = tmp_path / "thesis.txt" / "a.bin"

@@ -1,8 +1,10 @@
 """Files and folders that are written whole or not at all."""
 
 import errno
+import glob
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from hounsfield.errors import DiskError, OutputError
 _DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
 }  # fmt: skip
+_TORN = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 _PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
@@ -91,13 +94,14 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def sweep(folder: Path, name: str = "*") -> None:
-    """Remove what writers that were killed have left in `folder`, of all files or of `name`.
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what writers that were killed have left of `name` in `folder`, or of all below it.
 
     The caller holds the lock of what is written there, so that no writer is at work.
     """
+    find = folder.rglob("*") if name is None else folder.glob(f".{glob.escape(name)}.*")
     with disk_errors(folder):
-        for torn in list(folder.glob(f".{name}.*.part")):
+        for torn in [path for path in find if _TORN.fullmatch(path.name)]:
             if torn.is_dir():
                 shutil.rmtree(torn, ignore_errors=True)
             else:

@@ -1,7 +1,6 @@
 """One process an output: the second is refused, and told who was first."""
 
 import fcntl
-import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,7 +41,7 @@ def reserved(path: Path) -> Iterator[None]:
     if path.exists():
         raise OutputError(f"{path} exists already. Choose another name, or remove it.")
     with _made(path.parent), _locked(path.with_name(f".{path.name}{NAME}"), path):
-        sweep(path.parent, glob.escape(path.name))
+        sweep(path.parent, path.name)
         yield
 
 

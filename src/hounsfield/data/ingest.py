@@ -5,7 +5,6 @@ The way of a file: `archive.walk` finds it, its reader turns it (with its series
 An interrupted ingest finds its parts again. `assemble` makes the store from all parts at the end.
 """
 
-import glob
 import re
 import shutil
 from collections import defaultdict, deque
@@ -82,7 +81,7 @@ def ingest(
     paths = {one.name: one.path / (one.member or "") for one in entries}
     rows = match_files(table, paths) if table is not None and table.form == ("file",) else {}
     with held(staging):
-        sweep(out.parent, glob.escape(out.name))
+        sweep(out.parent, out.name)
         units, not_read = units_of(entries, workers)
         _check_space(units, shape, out)
         parts, died = _convert(units, job, workers)

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import vl_convert
 
-from hounsfield.files import write_text, write_whole
+from hounsfield.files import sweep, write_text, write_whole
 from hounsfield.report import latex
 from hounsfield.report.drawing import VEGA_LITE, Figure
 from hounsfield.report.methods import methods
@@ -22,6 +22,8 @@ def write_beside(study: Study, figures: Sequence[Figure], out: Path) -> None:
     Raises:
         DiskError: `out` cannot be written.
     """
+    for folder in (out / "figures", out / "tables"):
+        sweep(folder)
     for figure in figures:
         for kind, content in drawn(figure):
             write_whole(out / "figures" / f"{figure.name}.{kind}", content)

@@ -223,12 +223,11 @@ def _outcome(plan: Plan, out: Path, *, ran: int) -> Outcome:
 
 
 def _tidy(plan: Plan, out: Path) -> None:
-    """Bring back what the plan wants again, put aside what it does not, drop torn parts."""
+    """Bring back what the plan wants again, put aside what it does not."""
     wanted = {cell.hash for cell in plan.cells}
     cells, aside = out / "cells", out / "unused"
     for folder in (cells, aside):
         folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
     for path in sorted(cells.iterdir()):
         if path.name not in wanted:
             _move(path, aside)

@@ -32,8 +32,6 @@ def save(folder: Path, state: dict[str, Any], *, step: int) -> Path:
         for old in _files(folder)[KEPT:]:
             if old != path:
                 old.unlink(missing_ok=True)
-        for torn in folder.glob(".step-*.part"):
-            torn.unlink(missing_ok=True)
     return path
 
 
