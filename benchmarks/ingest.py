@@ -1,32 +1,33 @@
 """How long ingest takes against pydicom alone, what a second worker brings, how much memory it has.
 
-    python benchmarks/ingest.py [--slices N] [--matrix PX] [FOLDER]
+    python benchmarks/ingest.py [--slices N] [--matrix PX] [--rounds N] [FOLDER]
 
 Without FOLDER it writes its own archive: uncompressed CT of 512 x 512, 32 slices a series, many
-patients. With one, it reads the DICOM files there. Rates are of one run on one machine; the ratios
-are what to compare; on a busy machine, those of CPU time.
-The disk's cache is warmed before anything is timed.
+patients. With one, it reads the DICOM files there. Against ingest, with all that it does, stand
+pydicom that reads and decodes every file to stored values, and pydicom that goes on to HU. Each
+is a process of its own and pays for its start; ingest's is also told alone, as the time that one
+slice takes. All run in turns, and a figure is the median of the rounds. The disk's cache is warm.
 """
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from pydicom.errors import InvalidDicomError
 
 SERIES = 32  # slices
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on the wall, seconds of all processors, MiB of the largest process."""
+    """Seconds on the wall, seconds of all processors, MiB of the parent and the largest worker."""
 
     wall_s: float
     cpu_s: float
@@ -34,73 +35,111 @@ class Cost:
 
 
 def main() -> None:
-    """Time pydicom alone and ingest with one and two workers; print rates and ratios."""
+    """Time pydicom alone and ingest with one and two workers in turns; print what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, nargs="?")
-    parser.add_argument("--slices", type=int, default=640)
+    parser.add_argument("--slices", type=int, default=4096)
     parser.add_argument("--matrix", type=int, default=512)
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         here = Path(scratch)
-        folder = options.folder or write(here / "a", options.slices, options.matrix)
+        folder = options.folder or write(here / "archive", options.slices, options.matrix)
+        lone = write(here / "lone", 1, options.matrix)
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         for path in files:
             path.read_bytes()
-        alone = pydicom_alone(files)
-        one = ingest(folder, here / "store1", options.size, 1)
-        two = ingest(folder, here / "store2", options.size, 2)
-        print(f"{len(files)} files, stored at {options.size} px, load {os.getloadavg()[0]:.1f}")
-        for name, cost in (("pydicom alone", alone), ("one worker", one), ("two workers", two)):
-            print(
-                f"{name:<22} {cost.wall_s:7.2f} s wall {cost.cpu_s:7.2f} s CPU "
-                f"{len(files) / cost.wall_s:6.0f} files/s  peak {cost.peak_mib:5.0f} MiB"
-            )
-        print(f"one worker / pydicom   wall {one.wall_s / alone.wall_s:.2f}, CPU "
-              f"{one.cpu_s / alone.cpu_s:.2f} (at most 2)")  # fmt: skip
-        print(f"one worker / two       wall {one.wall_s / two.wall_s:.2f} (at least 1.5)")
+        ways: dict[str, Callable[[], Cost]] = {
+            "pydicom": lambda: pydicom_alone(folder, "stored"),
+            "pydicom to HU": lambda: pydicom_alone(folder, "hu"),
+            "start": lambda: ingest(lone, options.size, 1),
+            "one worker": lambda: ingest(folder, options.size, 1),
+            "two workers": lambda: ingest(folder, options.size, 2),
+        }
+        rounds = [{name: way() for name, way in ways.items()} for _ in range(options.rounds)]
+        print(f"{len(files)} files, {options.rounds} rounds, load {os.getloadavg()[0]:.1f}")
+        _report(rounds, len(files))
         if options.folder is None:
-            quarter = write(here / "b", options.slices // 4, options.matrix)
-            small = ingest(quarter, here / "store_quarter", options.size, 1)
-            print(f"peak / peak of a quarter of the archive  {one.peak_mib / small.peak_mib:.2f}")
+            quarter = write(here / "quarter", options.slices // 4, options.matrix)
+            small = ingest(quarter, options.size, 1).peak_mib
+            flat = rounds[0]["one worker"].peak_mib / small
+            print(f"ingest_peak_over_that_of_a_quarter: {flat:.2f}")
 
 
-def pydicom_alone(files: list[Path]) -> Cost:
-    """Read and decode every file, nothing else."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    for path in files:
-        try:
-            _ = pydicom.dcmread(path).pixel_array
-        except (InvalidDicomError, AttributeError, ValueError):
-            continue  # no image, or a broken one
-    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+def _report(rounds: list[dict[str, Cost]], files: int) -> None:
+    wall = {name: [one[name].wall_s for one in rounds] for name in rounds[0]}
+    cpu = {name: [one[name].cpu_s for one in rounds] for name in rounds[0]}
+    for name in rounds[0]:
+        wall_s, cpu_s = statistics.median(wall[name]), statistics.median(cpu[name])
+        print(f"{name:<14} {wall_s:6.2f} s wall {cpu_s:6.2f} s CPU {files / wall_s:6.0f} files/s")
+    for name in ("pydicom", "pydicom to HU"):
+        in_wall, in_cpu = (
+            _ratio(wall["one worker"], wall[name]),
+            _ratio(cpu["one worker"], cpu[name]),
+        )
+        label = name.replace(" ", "_").lower()
+        print(
+            f"ingest_one_worker_over_{label}: {in_wall:.2f} in wall time, {in_cpu:.2f} in CPU time"
+        )
+    print(f"ingest_start: {statistics.median(wall['start']):.2f} s")
+    print(f"ingest_two_workers_speedup: {_ratio(wall['one worker'], wall['two workers']):.2f}")
+    peak = max(cost.peak_mib for one in rounds for cost in one.values())
+    print(f"ingest_peak_memory: {peak:.0f} MiB (the parent and its largest worker)")
 
 
-def ingest(folder: Path, out: Path, size: int, workers: int) -> Cost:
-    """A fresh process that ingests `folder`; its own start is part of the cost."""
-    script = out.parent / "run.py"
-    script.write_text(
-        "import resource, sys\n"
-        "from pathlib import Path\n"
-        "from hounsfield.data.ingest import ingest\n"
-        "if __name__ == '__main__':\n"
-        "    source, out, size, workers = sys.argv[1:]\n"
-        "    ingest([Path(source)], Path(out), size=int(size), workers=int(workers),"
-        " keep_ids=True)\n"
-        "    used = [resource.getrusage(who) for who in"
-        " (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]\n"
-        "    print(sum(one.ru_utime + one.ru_stime for one in used),"
-        " max(one.ru_maxrss for one in used) / 1024)\n"
-    )
+def _ratio(over: list[float], under: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+ALONE = """
+import sys
+import pydicom
+from pathlib import Path
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels import apply_rescale
+for path in sorted(path for path in Path(sys.argv[1]).rglob("*") if path.is_file()):
+    try:
+        ds = pydicom.dcmread(path)
+        pixels = ds.pixel_array
+        if sys.argv[2] == "hu":
+            apply_rescale(pixels, ds)
+    except (InvalidDicomError, AttributeError, ValueError):
+        continue  # no image, or a broken one
+"""
+INGEST = """
+import sys
+from hounsfield.cli import app
+app(sys.argv[1:], standalone_mode=False)
+"""
+USED = """
+import resource
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(sum(one.ru_utime + one.ru_stime for one in used), sum(one.ru_maxrss for one in used) / 1024)
+"""
+
+
+def pydicom_alone(folder: Path, want: str) -> Cost:
+    """Read and decode every file, and rescale it where HU are asked for; nothing else."""
+    return cost_of(ALONE, str(folder), want)
+
+
+def ingest(folder: Path, size: int, workers: int) -> Cost:
+    """What `hounsfield ingest` of `folder` costs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        words = ["--out", f"{scratch}/store", "--size", str(size), "--workers", str(workers)]
+        return cost_of(INGEST, "ingest", str(folder), *words, "--keep-ids")
+
+
+def cost_of(program: str, *words: str) -> Cost:
+    """A process of its own, with its start."""
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, str(script), str(folder), str(out), str(size), str(workers)],
-        check=True,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", program + USED, *words], check=True, capture_output=True, text=True
     )
-    cpu_s, peak_mib = map(float, done.stdout.split())
-    return Cost(time.perf_counter() - start, cpu_s, peak_mib)
+    wall_s = time.perf_counter() - start
+    cpu_s, peak_mib = map(float, done.stdout.splitlines()[-1].split())
+    return Cost(wall_s, cpu_s, peak_mib)
 
 
 def write(folder: Path, slices: int, matrix: int) -> Path:

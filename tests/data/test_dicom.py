@@ -17,9 +17,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from hounsfield.data import dicom
+from hounsfield.data import dicom, series
 from hounsfield.data.archive import Entry, walk
-from hounsfield.data.dicom_headers import Header, read_headers
+from hounsfield.data.dicom_headers import read_headers
+from hounsfield.data.series import Header
 from hounsfield.data.volume import Refusal, Volume
 from hounsfield.errors import NotForUsError, ReadError
 
@@ -39,7 +40,7 @@ def read_all(*sources: Path) -> tuple[list[Volume], list[Refusal]]:
             refusals.append(Refusal(entry.name, "refused", str(error)))
     volumes = [
         volume
-        for group in dicom.group(headers)
+        for group in series.group(headers)
         for volume in dicom.read(group, refusals.append, lambda _: None)
     ]
     return volumes, refusals

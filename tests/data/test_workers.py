@@ -3,13 +3,14 @@ from collections import deque
 import pytest
 from deadly import die_at_once, double
 
-from hounsfield.data.workers import Death, each
+from hounsfield.data.workers import Death, Staff
 from hounsfield.errors import WorkerError
 
 
 def test_a_death_and_a_hang_cost_their_task_and_name_their_file() -> None:
     tasks = deque(range(7))
-    outcomes = dict(each(double, tasks, workers=2, file_limit_s=4.0))
+    with Staff(2, file_limit_s=4.0) as staff:
+        outcomes = dict(staff.each(double, tasks))
     deaths = {task: one for task, one in outcomes.items() if isinstance(one, Death)}
     assert {task: outcomes[task] for task in outcomes if task not in deaths} == {
         task: 2 * task for task in (0, 1, 2, 5, 6)
@@ -23,19 +24,20 @@ def test_a_death_and_a_hang_cost_their_task_and_name_their_file() -> None:
 def test_what_is_added_on_the_way_is_done_too() -> None:
     tasks = deque([1])
     seen = []
-    for task, outcome in each(double, tasks, workers=1):
-        seen.append(outcome)
-        if task == 1:
-            tasks.append(10)
+    with Staff(1) as staff:
+        for task, outcome in staff.each(double, tasks):
+            seen.append(outcome)
+            if task == 1:
+                tasks.append(10)
     assert seen == [2, 20]
 
 
 def test_workers_that_die_before_they_begin_end_the_run() -> None:
     tasks = deque([1])
 
-    def insist() -> None:
-        for task, _ in each(die_at_once, tasks, workers=1):
+    def insist(staff: Staff) -> None:
+        for task, _ in staff.each(die_at_once, tasks):
             tasks.append(task)
 
-    with pytest.raises(WorkerError, match="exit code 7"):
-        insist()
+    with Staff(1) as staff, pytest.raises(WorkerError, match="exit code 7"):
+        insist(staff)

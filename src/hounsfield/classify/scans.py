@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hounsfield.data.convert import Content, Job, read_unit
+from hounsfield.data.convert import Content, Job, Unit, read_unit
 from hounsfield.data.ingest import blame, look, units_of
 from hounsfield.data.keys import Keys
 from hounsfield.data.resample import Shape
 from hounsfield.data.volume import Refusal
-from hounsfield.data.workers import Death, each
+from hounsfield.data.workers import Death, Staff
 from hounsfield.progress import bar
 
 
@@ -58,12 +58,17 @@ def scans(
         WorkerError: The reading processes die again and again.
     """
     entries, refusals = look(sources)
-    units, not_read = units_of(entries, workers)
-    yield from (*refusals, *not_read)
     job = Job(shape, keys, Path(), patient_pattern)
+    with Staff(workers) as staff:
+        units, not_read = units_of(entries, staff)
+        yield from (*refusals, *not_read)
+        yield from _read(units, job, staff)
+
+
+def _read(units: Sequence[Unit], job: Job, staff: Staff) -> Iterator[Scan | Refusal]:
     tasks = deque(units)
     with bar("series", total=len(units)) as progress:
-        for unit, outcome in each(partial(read_unit, job), tasks, workers=workers):
+        for unit, outcome in staff.each(partial(read_unit, job), tasks):
             if not isinstance(outcome, Death):
                 yield from outcome.refusals
                 yield from _scans(outcome)

@@ -1,13 +1,14 @@
 """What lies in the sources: files on the disk and members of zip archives, by content, not name."""
 
 import os
+import re
 import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hounsfield.data.volume import Refusal
 from hounsfield.errors import InputError, ReadError
@@ -17,12 +18,12 @@ Kind = Literal["dicom", "nifti", "image", "medmnist", "itk"]
 HEAD_BYTES = 1024
 MAX_BYTES = 2 * 2**30  # of one file; the largest volume with room to spare
 BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # a member is a bomb beyond both
+_DIGITS = re.compile("([0-9]+)")
 _TEXT = 10**18  # sorts text after every number
 _BROKEN = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A file, or a member of a zip archive.
 
     Attributes:
@@ -40,24 +41,32 @@ class Entry:
     n_bytes: int
     member: str | None = None
 
-    def read(self) -> bytes:
-        """The whole content.
+    def read(self, n_bytes: int = -1) -> bytes:
+        """The whole content, or its first `n_bytes`.
 
         Raises:
             ReadError: It cannot be read.
         """
         try:
             if self.member is None:
-                return self.path.read_bytes()
-            with zipfile.ZipFile(self.path) as archive:
-                return archive.read(self.member)
-        except _BROKEN as error:
+                with self.path.open("rb") as file:
+                    return file.read(n_bytes)
+            with _opened(self.path, self.path.stat().st_mtime_ns).open(self.member) as member:
+                return member.read(n_bytes)
+        except (*_BROKEN, KeyError) as error:
             raise ReadError(f"cannot be read ({type(error).__name__})") from None
 
     @property
     def stamp(self) -> str:
         """A text that changes when the file changes."""
         return f"{self.path}|{self.member}|{self.n_bytes}|{self.path.stat().st_mtime_ns}"
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, mtime_ns: int) -> zipfile.ZipFile:
+    """The archive that was read last: its directory is parsed once, not once a member."""
+    del mtime_ns  # a changed archive is another one
+    return zipfile.ZipFile(path)
 
 
 def walk(sources: Sequence[Path]) -> Iterator[Entry | Refusal]:
@@ -93,19 +102,10 @@ def _prefixes(sources: Sequence[Path]) -> list[str]:
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:
     """A sort key that puts `slice10` after `slice9`, and numbers before text."""
-    parts: list[tuple[int, str]] = []
-    digits = text = ""
-    for char in name:
-        if char.isascii() and char.isdigit():
-            if text:
-                parts.append((_TEXT, text))
-            digits, text = digits + char, ""
-        else:
-            if digits:
-                parts.append((int(digits[:18]), digits))
-            digits, text = "", text + char
-    parts.append((int(digits[:18]), digits) if digits else (_TEXT, text))
-    return tuple(parts)
+    return tuple(
+        (int(part[:18]), part) if place % 2 else (_TEXT, part)
+        for place, part in enumerate(_DIGITS.split(name))
+    )
 
 
 def _look(path: Path, name: str) -> Iterator[Entry | Refusal]:

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hounsfield.data.convert import images_of
 from hounsfield.data.keys import Keys
 from hounsfield.data.labels import Labels, join
 from hounsfield.data.resample import Shape
@@ -35,6 +36,7 @@ _PART: Final[Mapping[str, type[pl.DataType]]] = {
 _LABEL = "label "
 COUNTED: Final = ("files", "read", "skipped", "duplicate", "refused")
 _SHOWN = 5
+_AT_ONCE = 256  # slices in memory on their way from a part to the store
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,15 @@ def assemble(
     refused = sorted(set(refusals), key=lambda one: (one.file, one.reason))
     flow = _flow(slices, index, refused, notes, unmatched)
     if before is None or len(slices):
-        _write(out, index, _images(parts, slices), flow, before, shape, keyed=keys.key is not None)
+        _write(
+            out,
+            index,
+            _images(parts, slices, shape),
+            flow,
+            before,
+            shape,
+            keyed=keys.key is not None,
+        )
     return flow
 
 
@@ -129,7 +139,7 @@ def _gather(parts: Sequence[Path]) -> tuple[pl.DataFrame, list[Refusal], list[st
         content = json.loads(part.with_suffix(".json").read_bytes())
         refusals += [Refusal(**one) for one in content["refused"]]
         notes += content["notes"]
-        if content["rows"]:
+        if content["slices"]:
             table = pl.DataFrame(content["rows"], schema_overrides=_PART)
             tables.append(
                 table.with_columns(
@@ -244,10 +254,13 @@ def _flow(
     )
 
 
-def _images(parts: Sequence[Path], slices: pl.DataFrame) -> Iterator[NDArray[np.int16]]:
-    for number, places in slices.group_by("part", maintain_order=True):
-        images = np.load(parts[int(number[0])].with_suffix(".npy"), allow_pickle=False)
-        yield images[places["place"].to_numpy()]
+def _images(
+    parts: Sequence[Path], slices: pl.DataFrame, shape: Shape
+) -> Iterator[NDArray[np.int16]]:
+    for number, of_part in slices.group_by("part", maintain_order=True):
+        images, places = images_of(parts[int(number[0])], shape), of_part["place"].to_numpy()
+        for start in range(0, len(places), _AT_ONCE):
+            yield images[places[start : start + _AT_ONCE]]
 
 
 def _write(

@@ -37,10 +37,13 @@ def codestream_shape(ds: Dataset, frame: int) -> tuple[int, int] | None:
     return _jpeg2000_shape(stream) if stream.startswith(_JPEG2000) else _jpeg_shape(stream)
 
 
+def is_deflated(data: bytes) -> bool:
+    """Whether the head of a DICOM file says that the rest is deflated."""
+    return _DEFLATED in data[:1024]
+
+
 def inflated_is_sane(data: bytes) -> bool:
     """False for a deflated DICOM file that would unpack to more than `MAX_BYTES`."""
-    if _DEFLATED not in data[:1024]:
-        return True
     start = 132 + 12 + int.from_bytes(data[140:144], "little")  # group 0002 has a length first
     try:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)

@@ -1,41 +1,41 @@
 """What a worker does: read headers, or turn a unit of files into a part of the store on the disk.
 
-A part is two files in the staging folder, named by a hash of all that decides it: `KEY.npy` has
-the slices, `KEY.json`, written last, the rows of the index and the refusals. Identities leave the
-worker as keyed hashes only.
+A part is two files in the staging folder, named by a hash of all that decides it: `KEY.i16` has
+the slices, `KEY.json`, written last, the rows of the index and the refusals. Neither is flushed to
+the disk: a part that is not whole, whatever the reason, is made again.
 """
 
 import hashlib
+import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hounsfield import __version__
-from hounsfield.data import dicom, dicom_headers, image, itk, medmnist, nifti
 from hounsfield.data.archive import Entry, Kind
-from hounsfield.data.dicom_headers import Header
 from hounsfield.data.keys import Keys
 from hounsfield.data.resample import Shape, to_shape
+from hounsfield.data.series import Header
 from hounsfield.data.volume import Announce, Refusal, Refuse, Volume
 from hounsfield.errors import NotForUsError, ReadError
-from hounsfield.files import disk_errors, write_json
+from hounsfield.files import disk_errors
 
 Read = Callable[[Sequence[Any], Refuse, Announce], Iterator[Volume]]
 
-READERS: Final[Mapping[Kind, Read]] = {
-    "dicom": dicom.read,
-    "nifti": nifti.read,
-    "image": image.read,
-    "medmnist": medmnist.read,
-    "itk": itk.read,
-}
-"""A reader a kind of file; of DICOM files it takes the headers, of all others the entries."""
+
+def reader(kind: Kind) -> Read:
+    """What reads files of that kind: of DICOM files it takes the headers, of others the entries.
+
+    It is `read` of the module of that name, imported only where there is such a file.
+    """
+    return import_module(f"hounsfield.data.{kind}").read
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ def read_headers(
     entries: tuple[Entry, ...], announce: Announce
 ) -> tuple[list[Header], list[Refusal]]:
     """The headers of DICOM files, and the files that are not for us or not readable."""
+    from hounsfield.data import dicom_headers  # and pydicom with it, which the parent does without
+
     quiet()
     headers: list[Header] = []
     refusals: list[Refusal] = []
@@ -118,45 +120,72 @@ class Content:
         images: int16 `(slices, size, size)`.
         rows: Of the index, one a slice; null for what is not known.
         refusals: Files that stay out.
-        notes: What is odd about series that went in.
     """
 
     images: NDArray[np.int16]
     rows: tuple[dict[str, Any], ...]
     refusals: tuple[Refusal, ...]
-    notes: tuple[str, ...]
 
 
 def read_unit(job: Job, unit: Unit, announce: Announce) -> Content:
     """The slices of `unit` in the stored shape, and what is known of each."""
-    quiet()
     refusals: list[Refusal] = []
     images = [np.zeros((0, job.shape.size, job.shape.size), np.int16)]
     rows: list[dict[str, Any]] = []
-    notes: list[str] = []
-    for volume in READERS[unit.kind](unit.items, refusals.append, announce):
-        stored, spacing_mm = to_shape(volume, job.shape)
+    for stored, of_volume, _ in _volumes(job, unit, refusals.append, announce):
         images.append(stored)
-        rows += _rows(job, volume, spacing_mm)
-        notes += [f"series {job.keys('series', volume.series)}: {note}" for note in volume.notes]
-    return Content(np.concatenate(images), tuple(rows), tuple(refusals), tuple(notes))
+        rows += of_volume
+    return Content(np.concatenate(images), tuple(rows), tuple(refusals))
 
 
 def convert(job: Job, unit: Unit, announce: Announce) -> Path:
-    """The path of the part of `unit`, which is on the disk when this returns."""
+    """The path of the part of `unit`, which is there, a volume in memory at a time."""
     part = job.part_of(unit)
-    content = read_unit(job, unit, announce)
+    images = part.with_suffix(".i16")
+    refusals: list[Refusal] = []
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    images.unlink(missing_ok=True)
+    for stored, of_volume, said in _volumes(job, unit, refusals.append, announce):
+        with disk_errors(images), images.open("ab") as file:
+            stored.tofile(file)
+        rows += of_volume
+        notes += said
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    refused = [asdict(one) for one in refusals]
+    content = {"slices": len(rows), "rows": columns, "refused": refused, "notes": notes}
     with disk_errors(part):
-        np.save(part.with_suffix(".npy"), content.images)
-    columns = {
-        name: [row.get(name) for row in content.rows]
-        for name in dict.fromkeys(_names(content.rows))
-    }
-    refused = [asdict(one) for one in content.refusals]
-    write_json(
-        part.with_suffix(".json"), {"rows": columns, "refused": refused, "notes": content.notes}
-    )
+        part.with_suffix(".json").write_text(json.dumps(content))
     return part
+
+
+def is_whole(part: Path, shape: Shape) -> bool:
+    """Whether a worker has finished that part, and the disk has kept all of it."""
+    images = part.with_suffix(".i16")
+    try:
+        slices = json.loads(part.with_suffix(".json").read_bytes())["slices"]
+        there = images.stat().st_size if slices else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(there == slices * 2 * shape.size**2)
+
+
+def images_of(part: Path, shape: Shape) -> NDArray[np.int16]:
+    """The slices of a part that has some, mapped from the disk: `(slices, size, size)`."""
+    return np.memmap(part.with_suffix(".i16"), np.int16, "r").reshape(-1, shape.size, shape.size)
+
+
+def _volumes(
+    job: Job, unit: Unit, refuse: Refuse, announce: Announce
+) -> Iterator[tuple[NDArray[np.int16], list[dict[str, Any]], list[str]]]:
+    """Of every volume the slices in the stored shape, their rows, and the notes."""
+    quiet()
+    for volume in reader(unit.kind)(unit.items, refuse, announce):
+        stored, spacing_mm = to_shape(volume, job.shape)
+        series = job.keys("series", volume.series)
+        notes = [f"series {series}: {note}" for note in volume.notes]
+        yield stored, list(_rows(job, volume, spacing_mm)), notes
 
 
 def quiet() -> None:
@@ -165,24 +194,21 @@ def quiet() -> None:
         logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
-def _names(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for row in rows:
-        yield from row
-
-
 def _rows(job: Job, volume: Volume, spacing_mm: tuple[float, float]) -> Iterator[dict[str, Any]]:
     """The rows of the index for a volume; null for what is not known.
 
     `patient` is null where only a guess by the file's place is left, which is `guess`.
     """
+    facts = asdict(volume.facts)
+    study, series = job.keys("study", volume.study), job.keys("series", volume.series)
     for place, file in enumerate(volume.files):
         patient = _by_pattern(job.pattern, file) or volume.patient
         yield {
             "file": file,
             "patient": job.keys("patient", patient) or None,
             "guess": job.keys("patient", _guess(job, volume, file)),
-            "study": job.keys("study", volume.study),
-            "series": job.keys("series", volume.series),
+            "study": study,
+            "series": series,
             "number": volume.numbers[place],
             "z_mm": _known(volume.z_mm[place]),
             "spacing_z_mm": _known(volume.spacing_mm[0]),
@@ -190,7 +216,7 @@ def _rows(job: Job, volume: Volume, spacing_mm: tuple[float, float]) -> Iterator
             "spacing_x_mm": _known(spacing_mm[1]),
             "units": volume.units,
             "source": volume.sources[place],
-            **asdict(volume.facts),
+            **facts,
             "split": volume.split,
             **{f"label {name}": value for name, value in volume.labels.items()},
         }

@@ -3,9 +3,7 @@
 import hashlib
 import io
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from hounsfield.data.archive import Entry, natural
+from hounsfield.data.archive import Entry
 from hounsfield.data.codestream import codestream_shape
-from hounsfield.data.dicom_headers import Header
+from hounsfield.data.series import Header, across, spots_of
 from hounsfield.data.volume import (
     MAX_VOXELS,
     Announce,
@@ -34,7 +32,6 @@ from hounsfield.data.volume import (
 from hounsfield.errors import ReadError
 
 TILT_SAID_DEG = 0.5
-SAME_MM = 0.01  # positions closer than this are one
 GAP = 1.5  # times the usual distance between slices
 _GUESSES: Mapping[tuple[bool | None, bool | None], UID] = {
     (True, True): ImplicitVRLittleEndian,
@@ -44,27 +41,6 @@ _GUESSES: Mapping[tuple[bool | None, bool | None], UID] = {
 """The transfer syntax of a file that does not say, by (implicit, little endian)."""
 
 
-def group(headers: Iterable[Header]) -> list[tuple[Header, ...]]:
-    """Slices that form volumes, each from feet to head.
-
-    A group shares patient, study, series, orientation, spacing, kernel and matrix. A series that
-    passes over its positions several times is a group a pass; else slices at one position, copies
-    among them, stay together, and `read` takes the first that can be read.
-    """
-    together: dict[tuple[object, ...], list[Header]] = defaultdict(list)
-    for header in headers:
-        together[_same(header)].append(header)
-    groups: list[tuple[Header, ...]] = []
-    parts: Counter[tuple[str, str]] = Counter()
-    for slices in together.values():
-        slices.sort(key=lambda one: (one.along_mm, one.number, natural(one.entry.name)))
-        for one_pass in _passes(slices):
-            series = one_pass[0].study, one_pass[0].series
-            parts[series] += 1
-            groups.append(_renamed(one_pass, parts[series]))
-    return groups
-
-
 def read(headers: Sequence[Header], refuse: Refuse, announce: Announce) -> Iterator[Volume]:
     """The volume of one group, without the slices that cannot be read; nothing if none can.
 
@@ -72,7 +48,7 @@ def read(headers: Sequence[Header], refuse: Refuse, announce: Announce) -> Itera
     as duplicates.
     """
     height, width = headers[0].shape
-    spots = _spots(headers)
+    spots = spots_of(headers)
     if len(spots) * height * width > MAX_VOXELS:
         for header in headers:
             reason = f"{len(spots)} slices of {height} x {width}: larger than any CT"
@@ -103,7 +79,7 @@ def read(headers: Sequence[Header], refuse: Refuse, announce: Announce) -> Itera
     along = np.array([header.along_mm for header in kept])
     step, notes = _steps(along)
     voxels, pixel_mm = _upright(voxels[: len(kept)], first)
-    tilt = np.degrees(np.arccos(np.clip(abs(first.normal[2]), 0, 1)))
+    tilt = np.degrees(np.arccos(min(across(first.axes)[2], 1.0)))
     if tilt > TILT_SAID_DEG:
         notes.append(f"gantry tilt of {tilt:.1f} degrees, left as it is")
     yield Volume(
@@ -120,51 +96,6 @@ def read(headers: Sequence[Header], refuse: Refuse, announce: Announce) -> Itera
         facts=first.facts,
         notes=tuple(notes),
     )
-
-
-def _same(header: Header) -> tuple[object, ...]:
-    return (
-        header.patient,
-        header.study,
-        header.series,
-        header.shape,
-        header.facts.kernel,
-        tuple(round(value, 3) + 0.0 for value in header.axes),
-        tuple(round(value, 4) for value in header.pixel_mm),
-    )
-
-
-def _passes(slices: list[Header]) -> list[list[Header]]:
-    """The passes of a series over its positions; one if its phases do not explain repeats."""
-    by_phase: dict[tuple[int, int], list[Header]] = defaultdict(list)
-    for header in slices:
-        by_phase[header.phase].append(header)
-    if not _repeats(slices) or any(_repeats(one_pass) for one_pass in by_phase.values()):
-        return [slices]
-    return [by_phase[phase] for phase in sorted(by_phase)]
-
-
-def _repeats(slices: list[Header]) -> bool:
-    """Whether two images, not two copies of one, lie at one position."""
-    return any(len({(one.sop, one.frame) for one in spot}) > 1 for spot in _spots(slices))
-
-
-def _spots(slices: Sequence[Header]) -> list[list[Header]]:
-    """Sorted slices, those at one position together."""
-    spots: list[list[Header]] = []
-    for header in slices:
-        if spots and header.along_mm - spots[-1][0].along_mm < SAME_MM:
-            spots[-1].append(header)
-        else:
-            spots.append([header])
-    return spots
-
-
-def _renamed(slices: list[Header], part: int) -> tuple[Header, ...]:
-    """The slices; the further volumes of a series have names of their own."""
-    if part == 1:
-        return tuple(slices)
-    return tuple(replace(header, series=f"{header.series}#{part}") for header in slices)
 
 
 def _duplicate(header: Header, taken: Header) -> str:

@@ -5,14 +5,16 @@ C.7.6.16), nothing by names.
 """
 
 import io
+import math
 import re
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
+from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     CTImageStorage,
@@ -23,12 +25,13 @@ from pydicom.uid import (
 )
 
 from hounsfield.data.archive import Entry
-from hounsfield.data.codestream import inflated_is_sane
-from hounsfield.data.volume import (
-    Facts,
-)
+from hounsfield.data.codestream import inflated_is_sane, is_deflated
+from hounsfield.data.dicom_values import Values
+from hounsfield.data.series import Header, across
+from hounsfield.data.volume import Facts
 from hounsfield.errors import NotForUsError, ReadError
 
+HEAD_BYTES = 2**16  # most headers are shorter; for the others the whole file is read
 MAX_TILT_DEG = 35.0  # gantries tilt to 30; more is a reformat
 _NOT_AXIAL_KINDS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SCREEN SAVE", "DOSE_INFO", "MIP", "MINIP"}
 _CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
@@ -38,68 +41,6 @@ _VENDORS = (
     "Picker", "Imatron", "Samsung", "Mediso", "NeuroLogica", "United Imaging", "hounsfield",
 )  # fmt: skip
 
-_TAGS = [
-    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality",
-    "Manufacturer", "PatientID", "PatientSex", "PatientAge", "ContrastBolusAgent",
-    "ConvolutionKernel", "StudyInstanceUID", "SeriesInstanceUID", "AcquisitionNumber",
-    "InstanceNumber", "TemporalPositionIdentifier", "ImagePositionPatient",
-    "ImageOrientationPatient", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
-    "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleIntercept",
-    "RescaleSlope", "RescaleType", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What is known of one slice (a file, or a frame of one) before its pixels are read.
-
-    Attributes:
-        entry, frame: Where it lies.
-        patient, study, series, sop: Identities.
-        shape: Rows and columns.
-        axes: Row and column direction, six cosines.
-        position_mm: Of the first pixel's centre, `(x, y, z)`.
-        pixel_mm: Spacing `(y, x)`.
-        slope, intercept, padding: Of the rescale to HU; padding in stored values.
-        stored: Bits allocated, bits stored, signed.
-        pixels_at: Byte offset of plain little-endian 16-bit pixels; None where a decoder is needed.
-        phase: What tells repeated passes over the same positions apart.
-        number: The instance's (or frame's) own number.
-        facts: What the header says and that names nobody.
-    """
-
-    entry: Entry
-    frame: int
-    patient: str
-    study: str
-    series: str
-    sop: str
-    shape: tuple[int, int]
-    axes: tuple[float, ...]
-    position_mm: tuple[float, float, float]
-    pixel_mm: tuple[float, float]
-    slope: float
-    intercept: float
-    padding: tuple[int, int] | None
-    stored: tuple[int, int, bool]
-    pixels_at: int | None
-    phase: tuple[int, int]
-    number: int
-    facts: Facts
-
-    @property
-    def normal(self) -> NDArray[np.float64]:
-        """Unit vector across the slice, towards the head."""
-        across = np.cross(self.axes[:3], self.axes[3:])
-        return across * (np.sign(across[2]) or 1.0) / np.linalg.norm(across)
-
-    @property
-    def along_mm(self) -> float:
-        """Position along the normal."""
-        return float(np.dot(self.normal, self.position_mm))
-
 
 def read_headers(entry: Entry) -> list[Header]:
     """The slices that a file holds: one, or a frame each.
@@ -108,11 +49,10 @@ def read_headers(entry: Entry) -> list[Header]:
         NotForUsError: It is sound and no axial CT image in HU.
         ReadError: It is not readable, or lacks what CT must have.
     """
-    data = entry.read()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")  # what pydicom finds odd but reads
-            return _headers(entry, data)
+            return _headers(entry)
     except ReadError:
         raise
     except InvalidDicomError:
@@ -121,23 +61,47 @@ def read_headers(entry: Entry) -> list[Header]:
         raise ReadError(f"its header is broken ({type(error).__name__})") from None
 
 
-def _headers(entry: Entry, data: bytes) -> list[Header]:
-    if not inflated_is_sane(data):
-        raise ReadError("unpacks to more than any CT holds")
-    file = io.BytesIO(data)
-    ds = dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
-    meta = getattr(ds, "file_meta", Dataset())
+def _headers(entry: Entry) -> list[Header]:
+    parsed, rest, at = _before_pixels(entry)
+    ds, meta = Values(parsed), getattr(parsed, "file_meta", Dataset())
     if "SOPClassUID" not in ds and "MediaStorageSOPClassUID" not in meta:
         raise NotForUsError("no DICOM image")
     _check_kind(ds)
     _check_pixels(ds)
     if int(ds.get("NumberOfFrames") or 1) == 1 and "PerFrameFunctionalGroupsSequence" not in ds:
-        header = _header(entry, ds, ds, ds, ds, frame=0)
-        return [replace(header, pixels_at=_pixels_at(ds, meta, data, file.tell()))]
+        pixels_at = _pixels_at(ds, meta, rest, at, n_bytes=entry.n_bytes)
+        return [_header(entry, ds, ds, ds, ds, frame=0, pixels_at=pixels_at)]
     return _frames(entry, ds)
 
 
-def _check_kind(ds: Dataset) -> None:
+def _before_pixels(entry: Entry) -> tuple[Dataset, bytes, int]:
+    """The data set before its pixels, the bytes that follow it, and where they begin.
+
+    Of plain files the head alone is read, if it holds all that comes before the pixels.
+    """
+    data = entry.read(HEAD_BYTES)
+    if is_deflated(data):
+        data = entry.read()
+        if not inflated_is_sane(data):
+            raise ReadError("unpacks to more than any CT holds")
+        return _parsed(data)
+    if len(data) < entry.n_bytes:
+        with suppress(Exception):  # a header that is cut here can fail anywhere in the parser
+            ds, rest, at = _parsed(data)
+            if rest:
+                return ds, rest, at
+        data = entry.read()
+    return _parsed(data)
+
+
+def _parsed(data: bytes) -> tuple[Dataset, bytes, int]:
+    file = io.BytesIO(data)
+    ds = dcmread(file, force=True, stop_before_pixels=True)
+    at = file.tell()
+    return ds, data[at : at + 12], at
+
+
+def _check_kind(ds: Values) -> None:
     modality = str(ds.get("Modality", ""))
     if ds.get("SOPClassUID") not in _CT_CLASSES and modality != "CT":
         raise NotForUsError(f"no CT image (modality {_word(modality) or 'unknown'})")
@@ -150,24 +114,24 @@ def _check_kind(ds: Dataset) -> None:
         raise NotForUsError(f"image type {kind}")
 
 
-def _check_pixels(ds: Dataset) -> None:
+def _check_pixels(ds: Values) -> None:
     if not ds.get("Rows") or not ds.get("Columns"):
         raise NotForUsError("no pixels")
     if int(ds.get("SamplesPerPixel") or 1) != 1:
         raise NotForUsError("a colour picture, not HU")
     if not str(ds.get("PhotometricInterpretation", "MONOCHROME2")).startswith("MONOCHROME"):
         raise NotForUsError("a colour picture, not HU")
-    if int(ds.BitsAllocated) not in (8, 16, 32):
-        raise ReadError(f"{ds.BitsAllocated} bits a pixel; 8, 16 or 32 are read")
+    if ds.get("BitsAllocated") not in (8, 16, 32):
+        raise ReadError(f"{ds.get('BitsAllocated')} bits a pixel; 8, 16 or 32 are read")
 
 
-def _frames(entry: Entry, ds: Dataset) -> list[Header]:
+def _frames(entry: Entry, ds: Values) -> list[Header]:
     """A header a frame, from the functional groups of an enhanced CT image (PS3.3 C.7.6.16)."""
     frames = ds.get("PerFrameFunctionalGroupsSequence")
     if not frames:
         raise ReadError("several frames without functional groups; their positions are unknown")
     if len(frames) != int(ds.get("NumberOfFrames") or 1):
-        raise ReadError(f"{ds.NumberOfFrames} frames with {len(frames)} functional groups")
+        raise ReadError(f"{ds.get('NumberOfFrames')} frames with {len(frames)} functional groups")
     shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
 
     def item(frame: Dataset, name: str) -> Dataset:
@@ -206,21 +170,28 @@ def _frames(entry: Entry, ds: Dataset) -> list[Header]:
 
 
 def _header(
-    entry: Entry, ds: Dataset, place: Dataset, measures: Dataset, transform: Dataset, *, frame: int
+    entry: Entry,
+    ds: Values,
+    place: Values | Dataset,
+    measures: Values | Dataset,
+    transform: Values | Dataset,
+    *,
+    frame: int,
+    pixels_at: int | None = None,
 ) -> Header:
     axes = _numbers(place.get("ImageOrientationPatient"), 6, "image orientation")
     position = _numbers(place.get("ImagePositionPatient"), 3, "image position")
     pixel_mm = _numbers(measures.get("PixelSpacing"), 2, "pixel spacing")
     (intercept,) = _numbers(transform.get("RescaleIntercept"), 1, "rescale intercept")
     slope = float(transform.get("RescaleSlope") or 1)
-    if not np.isfinite(slope) or slope == 0:
+    if not math.isfinite(slope) or slope == 0:
         raise ReadError(f"a rescale slope of {slope}")
     if str(transform.get("RescaleType", "")).upper() not in _RESCALE_TYPES:
         raise NotForUsError("its values are no HU (by its rescale type)")
     if min(pixel_mm) <= 0:
         raise ReadError("a pixel spacing that is not positive")
-    _check_axial(axes)
-    allocated = int(ds.BitsAllocated)
+    normal = _axial_normal(axes)
+    allocated = int(ds.get("BitsAllocated"))
     bits = int(ds.get("BitsStored") or allocated)
     if not 1 <= bits <= allocated:
         raise ReadError(f"{bits} bits stored in {allocated}")
@@ -232,15 +203,15 @@ def _header(
         study=str(ds.get("StudyInstanceUID") or ""),
         series=str(ds.get("SeriesInstanceUID") or ""),
         sop=str(ds.get("SOPInstanceUID") or entry.name),
-        shape=(int(ds.Rows), int(ds.Columns)),
+        shape=(int(ds.get("Rows")), int(ds.get("Columns"))),
         axes=axes,
-        position_mm=(position[0], position[1], position[2]),
+        along_mm=_dot(normal, position),
         pixel_mm=(pixel_mm[0], pixel_mm[1]),
         slope=slope,
         intercept=intercept,
         padding=_padding(ds, bits, signed=signed),
         stored=(allocated, bits, signed),
-        pixels_at=None,
+        pixels_at=pixels_at,
         phase=(
             _integer(ds.get("AcquisitionNumber")),
             _integer(ds.get("TemporalPositionIdentifier")),
@@ -250,18 +221,19 @@ def _header(
     )
 
 
-def _check_axial(axes: tuple[float, ...]) -> None:
-    row, column = np.array(axes[:3]), np.array(axes[3:])
-    lengths = np.linalg.norm(row), np.linalg.norm(column)
-    if min(lengths) < 0.9 or max(lengths) > 1.1 or abs(row @ column) > 0.01:
+def _axial_normal(axes: tuple[float, ...]) -> tuple[float, float, float]:
+    row, column = axes[:3], axes[3:]
+    lengths = math.hypot(*row), math.hypot(*column)
+    if min(lengths) < 0.9 or max(lengths) > 1.1 or abs(_dot(row, column)) > 0.01:
         raise ReadError("an image orientation that is no pair of perpendicular unit vectors")
-    across = np.cross(row, column)
-    if abs(across[2]) < np.cos(np.radians(MAX_TILT_DEG)):
-        plane = "sagittal" if abs(across[0]) > abs(across[1]) else "coronal"
+    normal = across(axes)
+    if normal[2] < math.cos(math.radians(MAX_TILT_DEG)):
+        plane = "sagittal" if abs(normal[0]) > abs(normal[1]) else "coronal"
         raise NotForUsError(f"not axial ({plane} or oblique)")
+    return normal
 
 
-def _facts(ds: Dataset) -> Facts:
+def _facts(ds: Values) -> Facts:
     """Vendor, kernel, contrast, sex and age, reduced to what cannot name anybody."""
     manufacturer = str(ds.get("Manufacturer") or "")
     vendor = next(
@@ -292,7 +264,7 @@ def _word(text: str) -> str:
     return text if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+.\-]{0,15}", text) else ""
 
 
-def _padding(ds: Dataset, bits: int, *, signed: bool) -> tuple[int, int] | None:
+def _padding(ds: Values, bits: int, *, signed: bool) -> tuple[int, int] | None:
     """The stored values that mean "nothing was measured here" (PS3.3 C.7.5.1.1.2)."""
     value = ds.get("PixelPaddingValue")
     if value is None:
@@ -309,24 +281,33 @@ def _as_stored(value: int, bits: int, *, signed: bool) -> int:
     return value % 2**16 if not signed and value < 0 else value
 
 
-def _pixels_at(ds: Dataset, meta: Dataset, data: bytes, tell: int) -> int | None:
-    """The offset of plain 16-bit little-endian pixels; None where a decoder must be asked."""
+def _pixels_at(ds: Values, meta: Dataset, element: bytes, at: int, *, n_bytes: int) -> int | None:
+    """The offset of plain 16-bit little-endian pixels; None where a decoder must be asked.
+
+    `element` are the bytes that follow the header, which begin `at` that byte.
+
+    Raises:
+        ReadError: The file ends before the pixels do.
+    """
     syntax = meta.get("TransferSyntaxUID")
-    element = data[tell : tell + 12]
-    if int(ds.BitsAllocated) != 16 or element[:4] != b"\xe0\x7f\x10\x00":
+    if int(ds.get("BitsAllocated")) != 16 or element[:4] != b"\xe0\x7f\x10\x00":
         return None
     if syntax == ExplicitVRLittleEndian and element[4:6] in (b"OW", b"OB"):
-        start, length = tell + 12, int.from_bytes(element[8:12], "little")
+        start, length = at + 12, int.from_bytes(element[8:12], "little")
     elif syntax == ImplicitVRLittleEndian:
-        start, length = tell + 8, int.from_bytes(element[4:8], "little")
+        start, length = at + 8, int.from_bytes(element[4:8], "little")
     else:
         return None
-    wanted = 2 * int(ds.Rows) * int(ds.Columns)
-    if length < wanted or len(data) < start + wanted:
+    wanted = 2 * int(ds.get("Rows")) * int(ds.get("Columns"))
+    if length < wanted or n_bytes < start + wanted:
         raise ReadError(
-            f"its pixels are cut short: {min(length, max(len(data) - start, 0))} of {wanted} bytes"
+            f"its pixels are cut short: {min(length, max(n_bytes - start, 0))} of {wanted} bytes"
         )
     return start
+
+
+def _dot(one: Sequence[float], other: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
 
 
 def _numbers(value: Any, count: int, what: str) -> tuple[float, ...]:
@@ -334,7 +315,7 @@ def _numbers(value: Any, count: int, what: str) -> tuple[float, ...]:
         numbers = tuple(float(one) for one in _many(value))
     except (TypeError, ValueError):
         numbers = ()
-    if len(numbers) != count or not np.all(np.isfinite(numbers)):
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise ReadError(f"no {what}" if value in (None, "") else f"a broken {what}")
     return numbers
 

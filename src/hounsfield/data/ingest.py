@@ -8,21 +8,20 @@ An interrupted ingest finds its parts again. `assemble` makes the store from all
 import re
 import shutil
 from collections import defaultdict, deque
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from hounsfield.data import dicom
 from hounsfield.data.archive import Entry, natural, walk
 from hounsfield.data.assemble import Flow, assemble, old_store
-from hounsfield.data.convert import Job, Unit, convert, read_headers
-from hounsfield.data.dicom_headers import Header
+from hounsfield.data.convert import Job, Unit, convert, is_whole, read_headers
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
 from hounsfield.data.labels import match_files, read_labels
 from hounsfield.data.resample import Crop, Shape
+from hounsfield.data.series import Header, group
 from hounsfield.data.store import Store
 from hounsfield.data.volume import Refusal
-from hounsfield.data.workers import Death, each
+from hounsfield.data.workers import Death, Staff
 from hounsfield.errors import ConfigError, DiskError, OutputError
 from hounsfield.files import sweep
 from hounsfield.lock import held
@@ -80,11 +79,11 @@ def ingest(
     entries, refusals = look(sources)
     paths = {one.name: one.path / (one.member or "") for one in entries}
     rows = match_files(table, paths) if table is not None and table.form == ("file",) else {}
-    with held(staging):
+    with held(staging), Staff(workers) as staff:
         sweep(out.parent, out.name)
-        units, not_read = units_of(entries, workers)
+        units, not_read = units_of(entries, staff)
         _check_space(units, shape, out)
-        parts, died = _convert(units, job, workers)
+        parts, died = _convert(units, job, staff)
         flow = assemble(
             out,
             parts,
@@ -152,11 +151,11 @@ def look(sources: Sequence[Path]) -> tuple[list[Entry], list[Refusal]]:
     return entries, refusals
 
 
-def units_of(entries: Sequence[Entry], workers: int) -> tuple[list[Unit], list[Refusal]]:
+def units_of(entries: Sequence[Entry], staff: Staff) -> tuple[list[Unit], list[Refusal]]:
     """What is converted together, in the order of the files, and what stays out already."""
     files = [one for one in entries if one.kind == "dicom"]
-    headers, refusals = _read_headers(files, workers)
-    units = [Unit("dicom", group) for group in dicom.group(headers)]
+    headers, refusals = _read_headers(files, staff)
+    units = [Unit("dicom", slices) for slices in group(headers)]
     folders: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         if entry.kind == "image":
@@ -171,7 +170,7 @@ def units_of(entries: Sequence[Entry], workers: int) -> tuple[list[Unit], list[R
     return sorted(units, key=_place), refusals
 
 
-def _read_headers(files: Sequence[Entry], workers: int) -> tuple[list[Header], list[Refusal]]:
+def _read_headers(files: Sequence[Entry], staff: Staff) -> tuple[list[Header], list[Refusal]]:
     headers: list[Header] = []
     refusals: list[Refusal] = []
     tasks = deque(
@@ -179,7 +178,7 @@ def _read_headers(files: Sequence[Entry], workers: int) -> tuple[list[Header], l
         for start in range(0, len(files), HEADERS_A_TASK)
     )
     with bar("headers", total=len(files)) as progress:
-        for task, outcome in each(read_headers, tasks, workers=_hands(workers, tasks)):
+        for task, outcome in staff.each(read_headers, tasks):
             if isinstance(outcome, Death):
                 refusals += blame(outcome)
                 tasks.append(tuple(one for one in task if one.name != outcome.file))
@@ -190,19 +189,19 @@ def _read_headers(files: Sequence[Entry], workers: int) -> tuple[list[Header], l
     return sorted(headers, key=lambda one: (natural(one.entry.name), one.frame)), refusals
 
 
-def _convert(units: Sequence[Unit], job: Job, workers: int) -> tuple[list[Path], list[Refusal]]:
+def _convert(units: Sequence[Unit], job: Job, staff: Staff) -> tuple[list[Path], list[Refusal]]:
     """The parts of all units, in their order, and the files that killed their readers."""
     parts: list[tuple[Unit, Path]] = []
     refusals: list[Refusal] = []
     tasks: deque[Unit] = deque()
     for unit in units:
         part = job.part_of(unit)
-        if part.with_suffix(".json").exists():
+        if is_whole(part, job.shape):
             parts.append((unit, part))
         else:
             tasks.append(unit)
     with bar("series", total=len(units), done=len(parts)) as progress:
-        for unit, outcome in each(partial(convert, job), tasks, workers=_hands(workers, tasks)):
+        for unit, outcome in staff.each(partial(convert, job), tasks):
             if not isinstance(outcome, Death):
                 parts.append((unit, outcome))
                 progress.advance()
@@ -217,10 +216,6 @@ def _convert(units: Sequence[Unit], job: Job, workers: int) -> tuple[list[Path],
 def _place(unit: Unit) -> tuple[object, ...]:
     first = unit.items[0]
     return natural(unit.entries[0].name), first.frame if isinstance(first, Header) else 0
-
-
-def _hands(workers: int, tasks: Sized) -> int:
-    return max(min(workers, len(tasks)), 1)
 
 
 def blame(death: Death) -> list[Refusal]:

@@ -1,11 +1,11 @@
 """One slice size for all: area averages of slices, cropped or padded; nothing is interpolated."""
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from functools import lru_cache
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
 
 from hounsfield.data.volume import AIR_HU, DISPLAY_MAX, Volume
 from hounsfield.errors import ConfigError, one_of
@@ -70,15 +70,37 @@ def to_shape(volume: Volume, shape: Shape) -> tuple[NDArray[np.int16], tuple[flo
     else:
         step_y = max(bottom - top, (right - left) * ratio) / shape.size
     step_x = step_y / ratio
-    rows = area_weights(height, shape.size, middle=(top + bottom) / 2, step=step_y)
-    columns = area_weights(width, shape.size, middle=(left + right) / 2, step=step_x)
-    fill = AIR_HU if volume.units == "hu" else 0
-    down, across = sparse.csr_array(rows), sparse.csr_array(columns)  # nearly all shares are 0
+    down, across, covered = _averages(
+        (height, width),
+        shape.size,
+        middle=((top + bottom) / 2, (left + right) / 2),
+        step=(step_y, step_x),
+    )
+    beyond = (AIR_HU if volume.units == "hu" else 0) * (1 - covered)
     images = np.empty((len(volume.voxels), shape.size, shape.size), dtype=np.int16)
-    beyond = fill * (1 - np.outer(rows.sum(1), columns.sum(1)))
     for place, image in enumerate(volume.voxels):
-        images[place] = np.rint((across @ (down @ image.astype(np.float32)).T).T + beyond)
+        lowered = down @ image.astype(np.float32)  # (size, width)
+        images[place] = np.rint((across @ lowered.ravel()).reshape(beyond.shape) + beyond)
     return images, (step_y * pixel_y, step_x * pixel_x)
+
+
+@lru_cache(maxsize=1)
+def _averages(
+    extent: tuple[int, int], size: int, *, middle: tuple[float, float], step: tuple[float, float]
+) -> tuple[Any, Any, NDArray[np.float32]]:
+    """Averages of rows, averages of columns, and the share of every output pixel on the image.
+
+    The first matrix is `(size, height)`. The second takes all rows at once, raveled, and is
+    `(size * size, size * width)`: nothing is transposed on the way, which costs more than the sums.
+    """
+    from scipy import sparse
+
+    rows, columns = (
+        area_weights(extent[axis], size, middle=middle[axis], step=step[axis]) for axis in (0, 1)
+    )
+    each_row = sparse.eye_array(size, dtype=np.float32)
+    across = sparse.kron(each_row, sparse.csr_array(columns), format="csr")
+    return sparse.csr_array(rows), across, np.outer(rows.sum(1), columns.sum(1))
 
 
 def area_weights(n_in: int, n_out: int, *, middle: float, step: float) -> NDArray[np.float32]:
@@ -96,6 +118,8 @@ def area_weights(n_in: int, n_out: int, *, middle: float, step: float) -> NDArra
 
 def _body(volume: Volume) -> tuple[float, float, float, float]:
     """Top, left, bottom and right of the largest connected body in all slices of a volume."""
+    from scipy import ndimage
+
     _, height, width = volume.voxels.shape
     coarse = volume.voxels[:, ::BODY_STEP, ::BODY_STEP]
     dense = coarse > (BODY_HU if volume.units == "hu" else BODY_DISPLAY)
