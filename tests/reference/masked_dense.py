@@ -38,6 +38,8 @@ class Mask:
 
     def hide(self, maps: Tensor) -> Tensor:
         """The maps `(batch, channels, height, width)`, zero where hidden."""
+        if _is_hidden(maps):
+            return maps
         return maps * self.at(maps.shape[2])[0].to(maps.dtype)
 
 
@@ -111,7 +113,7 @@ def _batch_norm(forward: Forward, layer: Any, mask: Mask, maps: Tensor) -> Tenso
     pixels = maps.permute(0, 2, 3, 1).reshape(-1, channels)
     normed = forward(layer, _Pick.apply(pixels, visible)[:, :, None, None]).flatten(1)
     whole = pixels.new_zeros(pixels.shape).index_copy_(0, visible, normed)
-    return whole.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return _hidden(whole.view(batch, height, width, channels).permute(0, 3, 1, 2))
 
 
 class _Pick(torch.autograd.Function):
@@ -133,7 +135,19 @@ class _Pick(torch.autograd.Function):
 def _relu(forward: Forward, layer: nn.ReLU, mask: Mask, maps: Tensor) -> Tensor:
     """As it is, but never in place: after a norm the maps are a view here, which would be slow."""
     del forward, layer, mask
-    return torch.relu(maps)
+    after = torch.relu(maps)
+    return _hidden(after) if _is_hidden(maps) else after
+
+
+def _hidden(maps: Tensor) -> Tensor:
+    """The maps, marked as zero where hidden, so that they are not multiplied by zero again."""
+    maps.hidden_at = maps._version  # type: ignore[attr-defined]
+    return maps
+
+
+def _is_hidden(maps: Tensor) -> bool:
+    """Whether the maps were marked and nothing was written into them since."""
+    return getattr(maps, "hidden_at", None) == maps._version
 
 
 def _group_norm(forward: Forward, layer: nn.GroupNorm, mask: Mask, maps: Tensor) -> Tensor:
