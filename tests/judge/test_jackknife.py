@@ -1,10 +1,13 @@
 """The crossed jackknife t against its definition, DeLong's variance and its own symmetries."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import expit, logit
 
 from hounsfield.judge import jackknife, metrics
 from hounsfield.judge.metrics import Truth
@@ -28,30 +31,104 @@ def difference(measured):
     return jackknife.contrast(theta, without, jackknife.welch_df(sides, measured.side_patients))
 
 
-def test_a_difference_is_the_definition_written_out():
-    logits, truth = drawn(1)
-    measured = metrics.auc(logits, truth)
-    theta = measured.value[0] - measured.value[1]
-    rows = measured.without[0] - measured.without[1]
-    n_repeats, n_patients = rows.shape
-    covariance = np.zeros((n_repeats, n_repeats))
-    for r in range(n_repeats):
-        for s in range(n_repeats):
-            for p in range(n_patients):
-                covariance[r, s] += (rows[r, p] - rows[r].mean()) * (rows[s, p] - rows[s].mean())
-    covariance *= (n_patients - 1) / n_patients
-    off = [covariance[r, s] for r in range(n_repeats) for s in range(n_repeats) if r != s]
-    from_patients = max(np.mean(off), 0)
-    from_repeats = theta.var(ddof=1) / n_repeats
-    variance = from_repeats + from_patients
-    df = variance**2 / (from_repeats**2 / (n_repeats - 1) + from_patients**2 / 7.0)
-    half = stats.t.ppf(0.975, df) * np.sqrt(variance)
+def slow_parts(theta, rows, folds):
+    """The variance from repeats and from patients, in loops; folds as in the module's text."""
+    repeats, patients = len(rows), len(rows[0])
+    covariance = [
+        [
+            (patients - 1)
+            / patients
+            * sum((a - np.mean(one)) * (b - np.mean(two)) for a, b in zip(one, two, strict=True))
+            for two in rows
+        ]
+        for one in rows
+    ]
+    off = [covariance[r][s] for r in range(repeats) for s in range(repeats) if r != s]
+    between, shared = np.var(theta, ddof=1), max(np.mean(off), 0)
+    whole = np.mean(covariance)
+    if folds == 1:
+        return between / repeats, shared, whole
+    return between, shared * folds / (folds - 1), whole
 
-    ours = jackknife.contrast(theta, rows, 7.0)
-    assert ours.df == pytest.approx(df)
-    assert ours.low == pytest.approx(theta.mean() - half)
-    assert ours.high == pytest.approx(theta.mean() + half)
-    assert ours.p == pytest.approx(2 * stats.t.sf(abs(theta.mean()) / np.sqrt(variance), df))
+
+def slow_half(of_repeats, of_patients, repeats, patient_df):
+    variance = of_repeats + of_patients
+    df = variance**2 / (of_repeats**2 / (repeats - 1) + of_patients**2 / patient_df)
+    return stats.t.ppf(0.975, df) * np.sqrt(variance), df
+
+
+def slow_auc(logits, truth, keep):
+    """Pairs of a positive and a negative image of one fold, counted one by one."""
+    won = pairs = 0
+    fold = truth.folds[truth.patients]
+    scores = logits[:, 1] - logits[:, 0]
+    for i in np.flatnonzero(keep & (truth.labels == 1)):
+        for j in np.flatnonzero(keep & (truth.labels == 0) & (fold == fold[i])):
+            pairs += 1
+            won += 1 if scores[i] > scores[j] else 0.5 if scores[i] == scores[j] else 0
+    return won / pairs
+
+
+def slow_sides(logits, truth):
+    """Each patient's share of an AUC's error, as the owner of positives and of negatives."""
+    people = range(len(truth.folds))
+    area = slow_auc(logits, truth, np.full(len(logits), fill_value=True))
+    scores, fold = logits[:, 1] - logits[:, 0], truth.folds[truth.patients]
+    sides, pairs = np.zeros((2, len(people))), 0
+    for i in np.flatnonzero(truth.labels == 1):
+        for j in np.flatnonzero((truth.labels == 0) & (fold == fold[i])):
+            pairs += 1
+            over = (np.sign(scores[i] - scores[j]) + 1) / 2 - area
+            sides[0, truth.patients[i]] += over
+            sides[1, truth.patients[j]] += over
+    return sides / pairs
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_from_scores_to_intervals_nothing_is_taken_for_granted(folds):
+    """Differences and levels from the definitions, by counting pairs and deleting patients."""
+    logits, truth = drawn(11)
+    truth = replace(truth, folds=np.arange(12) % folds)
+    of = truth.patients
+    everybody = np.full(len(of), fill_value=True)
+    theta = [[slow_auc(one, truth, everybody) for one in arm] for arm in logits]
+    rows = np.array(
+        [[[slow_auc(one, truth, of != p) for p in range(12)] for one in arm] for arm in logits]
+    )
+    measured = metrics.auc(logits, truth)
+
+    gaps = np.subtract(*theta)
+    spread = slow_parts(gaps, rows[0] - rows[1], folds)
+    sides = np.mean(
+        [slow_sides(a, truth) - slow_sides(b, truth) for a, b in zip(*logits, strict=True)], axis=0
+    )
+    counts = [len(set(of[truth.labels == label])) for label in (1, 0)]
+    parts = [n / (n - 1) * sum(side**2) for n, side in zip(counts, sides, strict=True)]
+    welch = sum(parts) ** 2 / sum(v**2 / (n - 1) for v, n in zip(parts, counts, strict=True))
+    half, df = slow_half(*spread[:2], 5, min(welch, 11))
+    ours = jackknife.contrast(
+        measured.value[0] - measured.value[1],
+        measured.without[0] - measured.without[1],
+        jackknife.welch_df((measured.sides[0] - measured.sides[1]).mean(0), measured.side_patients),
+        folds=folds,
+    )
+    p = 2 * stats.t.sf(abs(np.mean(gaps)) / np.sqrt(spread[0] + spread[1]), df)
+    expected = np.mean(gaps) - half, np.mean(gaps) + half, df, p
+    assert (ours.low, ours.high, ours.df, ours.p) == pytest.approx(expected, rel=1e-9)
+
+    of_repeats, of_patients, whole = slow_parts(theta[0], rows[0], folds)
+    middle = np.mean(theta[0])
+    bent = logit(rows[0].mean(axis=0))
+    stretch = 11 / 12 * sum((bent - bent.mean()) ** 2) / whole
+    half, df = slow_half(
+        of_repeats / (middle * (1 - middle)) ** 2, stretch * of_patients, 5, min(counts) - 1
+    )
+    ours = jackknife.level(
+        measured.value[0], measured.without[0], measured.scarcest - 1.0,
+        floor=measured.floor, folds=folds,
+    )  # fmt: skip
+    expected = expit(logit(middle) - half), expit(logit(middle) + half), df
+    assert (ours.low, ours.high, ours.df) == pytest.approx(expected, rel=1e-9)
 
 
 def test_many_questions_at_once_are_the_questions_one_by_one():
