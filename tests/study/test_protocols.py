@@ -1,4 +1,6 @@
+import copy
 import json
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -8,16 +10,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from hounsfield.data.split import strata
+from hounsfield.augment.views import recipe
+from hounsfield.data.split import Split, strata
+from hounsfield.errors import ConfigError
 from hounsfield.models.backbone import create
+from hounsfield.seeding import seed_of
 from hounsfield.study import frozen, worker
 from hounsfield.study.config import Paper
+from hounsfield.study.features import kept
 from hounsfield.study.images import read
-from hounsfield.study.paper import Epochs, Falling, _Thawing
+from hounsfield.study.paper import Epochs, Falling, _Thawing, paper
 from hounsfield.study.plan import plan
 from hounsfield.study.scores import macro_auc
 from hounsfield.study.trained import Labels
-from hounsfield.study.worker import Worker
+from hounsfield.study.worker import Worker, labels_of
+from hounsfield.train.device import fabric
 
 
 def run_all(planned, folder):
@@ -89,10 +96,21 @@ def test_features_are_computed_once_for_all_fractions(study, tmp_path, monkeypat
     calls = []
     embed = worker.embed
     monkeypatch.setattr(worker, "embed", lambda *a, **k: calls.append(1) or embed(*a, **k))
-    ended = run_all(planned, tmp_path / "out")
-    assert len(ended) == 12
-    assert {one.status for _, one in ended} == {"done"}
+    for half in (planned.cells[::2], planned.cells[1::2]):  # as two processes would
+        one = Worker(planned, tmp_path)
+        assert {one.run(cell).status for cell in half} == {"done"}
     assert len(calls) == 1
+
+
+def test_damaged_features_are_computed_anew(tmp_path):
+    path = tmp_path / "features" / "a.npz"
+    truth = np.arange(6, dtype=np.float32).reshape(3, 2)
+    kept(path, lambda: truth)
+    assert (kept(path, lambda: None) == truth).all()
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(truth.tobytes(), (truth + 1).tobytes()))
+    assert (kept(path, lambda: truth) == truth).all()
+    assert path.read_bytes() == whole
 
 
 def test_controls_find_the_shortcut_and_only_theirs(study, tmp_path):
@@ -125,7 +143,7 @@ def test_the_papers_schedule_is_the_papers(study):
     factors = [falling.factor(step / (70 * 7)) for step in range(70 * 7)]
     assert factors == [1.0] * (11 * 7) + [0.2] * (59 * 7)
 
-    model = _Thawing(create("resnet10_tiny"), 2, Paper())
+    model = _Thawing(create("resnet10_tiny"), 2, Paper(), seed=0)
     model.before_step(69 / 490)  # the last step of epoch 9
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
     assert learning == {
@@ -134,6 +152,55 @@ def test_the_papers_schedule_is_the_papers(study):
     }  # fmt: skip
     model.before_step(70 / 490)
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_the_paper_trains_as_plain_torch_does_with_everything_in_one_adam(study):
+    """Written out: freeze, thaw, one fall of the rate, L2 on all that learns, a random head."""
+    task = plan(study()).tasks["lesion"]
+    images, labels = read(task), labels_of(task, Split(("p00", "p01"), (), ("p02",)))
+    settings = Paper(epochs=3, head_epochs=1, batch=12, lr=1e-3, lr_after=1e-4, weight_decay=0.1)
+    start = partial(create, "resnet10_tiny", seed=1)
+    ours = paper(start, images, labels, classes=2, size=32, settings=settings, flip=False, seed=2,
+                 on=fabric("cpu"))  # fmt: skip
+
+    plain = copy.deepcopy(_Thawing(start(), 2, settings, seed=2))  # a copy has no hooks
+    assert plain.head.weight.std() > 0
+    adam = torch.optim.Adam(plain.parameters(), lr=1e-3, weight_decay=0.1)
+    order = Epochs(images, labels.train, batch=12, seed=seed_of(2, "batches"))
+    show = recipe("plain", size=32, window=images.window_hu)
+    norms = {p for part in plain.modules() if isinstance(part, torch.nn.BatchNorm2d)
+             for p in part.parameters()}  # fmt: skip
+    plain.train()
+    for epoch in range(3):
+        for parameter in plain.backbone.parameters():
+            parameter.requires_grad_(epoch >= 1 or parameter in norms)
+        adam.param_groups[0]["lr"] = 1e-3 if epoch <= 1 else 1e-4
+        for step in range(epoch * order.per_epoch, (epoch + 1) * order.per_epoch):
+            at = torch.from_numpy(order.places(step))
+            (view,) = show(images.pixels[at], images.is_hu[at], torch.Generator())
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(plain.logits(view), images.labels[at]).backward()
+            adam.step()
+    first = _Thawing(start(), 2, settings, seed=2)
+    for vectors, near in ((False, 1e-3), (True, 0.1)):  # 0.8 without the penalty on vectors
+        # a bias whose gradient is rounding steps either way: Adam's first steps are signs
+
+        @torch.no_grad()
+        def far(model, vectors=vectors):
+            pairs = zip(model.parameters(), plain.parameters(), strict=True)
+            return sum(float(((a - b) ** 2).sum()) for a, b in pairs if (a.ndim < 2) == vectors)
+
+        assert far(ours.model) < near**2 * far(first)
+
+
+def test_a_task_of_the_paper_without_flips_is_other_cells(study):
+    hashes = [
+        {cell.hash for cell in plan(study(protocols=["paper"], paper=told)).cells}
+        for told in ({}, {"no_flip": ["lesion"]})
+    ]
+    assert not hashes[0] & hashes[1]
+    with pytest.raises(ConfigError, match="unknown task 'lesoin'"):
+        study(paper={"no_flip": ["lesoin"]})
 
 
 def test_the_papers_epochs_show_every_image_once(study):

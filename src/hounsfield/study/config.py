@@ -70,7 +70,8 @@ class Paper(Config):
         batch: Images in a batch.
         lr: Of the head, and of everything in the one epoch that follows `head_epochs`.
         lr_after: Of everything from then on.
-        weight_decay: Adam's L2 penalty.
+        weight_decay: Adam's L2 penalty, on biases and norms too.
+        no_flip: Tasks of which no image is turned upside down, as in the published third one.
     """
 
     epochs: PositiveInt = 70
@@ -79,6 +80,7 @@ class Paper(Config):
     lr: PositiveFloat = 1e-4
     lr_after: PositiveFloat = 2e-5
     weight_decay: NonNegativeFloat = 5e-4
+    no_flip: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -200,6 +202,8 @@ class StudyConfig(Config):
             raise ValueError(f"{sorted(twice)} name two things; rename one in its table")
         for arm in self.arms:
             _known("arm", arm, known)
+        for task in self.paper.no_flip:
+            _known("task", task, self.tasks)
         if self.primary is not None:
             _check_primary(self.primary, self)
         return self

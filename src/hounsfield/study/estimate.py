@@ -14,6 +14,7 @@ from hounsfield.models.backbone import create
 from hounsfield.study.classifier import Classifier, predict
 from hounsfield.study.config import Budget
 from hounsfield.study.finetune import fair
+from hounsfield.study.frozen import PROTOCOLS
 from hounsfield.study.images import read
 from hounsfield.study.plan import Cell, Plan
 from hounsfield.study.pretraining import Pretraining
@@ -148,7 +149,7 @@ def _cell_seconds(plan: Plan, cells: list[Cell]) -> Iterator[float]:
         val, judged = len(task.rows(cell.rung.val)), len(task.rows(cell.test))
         if cell.kind == "predictions":
             yield 0.0
-        elif cell.kind == "control" or cell.protocol in ("linear", "knn"):
+        elif cell.kind == "control" or cell.protocol in PROTOCOLS:
             start = (cell.task, cell.arm, cell.fold, cell.repeat)
             yield 0.0 if start in looked else looking * len(task.images)
             looked.add(start)

@@ -99,6 +99,9 @@ def knn(
     )
 
 
+PROTOCOLS = {"linear": linear, "knn": knn}
+
+
 def _decided(
     model: LogisticRegression, points: NDArray[np.float64], classes: int
 ) -> NDArray[np.float32]:

@@ -176,7 +176,7 @@ def _cell(
         "recipe": RECIPE,
         "arm": {"kind": kind, "name": arm if kind == "control" else "", **content},
         "task": task.hash,
-        **_settings(protocol, kind, config),
+        **_settings(protocol, kind, task.name, config),
         "labels": rung.hash,
         "test": patients_hash(split.test),
         "seed": seed,
@@ -213,19 +213,22 @@ def _start(
     return ("scratch" if arm == SCRATCH else "control"), {}
 
 
-def _settings(protocol: str, kind: ArmKind, config: StudyConfig) -> dict[str, Any]:
-    """The settings that touch an arm of this kind under this protocol."""
+def _settings(protocol: str, kind: ArmKind, task: str, config: StudyConfig) -> dict[str, Any]:
+    """The settings that touch an arm of this kind on this task under this protocol."""
     if kind in WITHOUT_NETWORK:
         return {"protocol": {"name": protocol}}
     network = {"backbone": config.backbone, "image_size": config.image_size}
-    return {"protocol": {"name": protocol, **_budget(protocol, kind, config)}, **network}
+    return {"protocol": {"name": protocol, **_budget(protocol, kind, task, config)}, **network}
 
 
-def _budget(protocol: str, kind: ArmKind, config: StudyConfig) -> dict[str, Any]:
+def _budget(protocol: str, kind: ArmKind, task: str, config: StudyConfig) -> dict[str, Any]:
     if protocol == "fair":
         idle = set() if kind in TRANSFERRED else {"layer_decay"}
         return config.budget.model_dump(mode="json", exclude=idle)
-    return config.paper.model_dump(mode="json") if protocol == "paper" else {}
+    if protocol == "paper":
+        told = config.paper.model_dump(mode="json", exclude={"no_flip"})
+        return {**told, "flip": task not in config.paper.no_flip}
+    return {}
 
 
 def _check_size(config: StudyConfig) -> None:

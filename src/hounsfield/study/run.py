@@ -14,7 +14,7 @@ from hounsfield.errors import InterruptedRun, MachineError, OutputError
 from hounsfield.files import sweep
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
-from hounsfield.study import leakage
+from hounsfield.study import features, leakage
 from hounsfield.study.parallel import Part, one_by_one, side_by_side
 from hounsfield.study.pictures import write_pictures
 from hounsfield.study.plan import Cell, Plan
@@ -137,7 +137,7 @@ def is_finished(out: Path, part: Pretraining | Cell) -> bool:
 
 
 def disk_bytes(plan: Plan, out: Path) -> int:
-    """About what the study will still take on the disk: scores, checkpoints and encoders."""
+    """About what the study will still take on the disk: scores, features, checkpoints, encoders."""
     rows = sum(
         len(plan.tasks[cell.task].rows((*cell.rung.val, *cell.test)))
         * (SCORE_BYTES + 4 * len(plan.tasks[cell.task].classes))
@@ -146,7 +146,8 @@ def disk_bytes(plan: Plan, out: Path) -> int:
     )
     runs = [one for one in plan.pretrainings.values() if not is_finished(out, one)]
     size = {one.name: CHECKPOINT_SHARES * _method_bytes(one) for one in runs}
-    return rows + sum(size[one.name] for one in runs) + SPARE_BYTES
+    seen = features.size_bytes(plan, out)
+    return rows + seen + sum(size[one.name] for one in runs) + SPARE_BYTES
 
 
 def _method_bytes(one: Pretraining) -> int:

@@ -1,6 +1,5 @@
 """One process's share of a study: pre-trainings, and cells from images that it keeps in memory."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -18,13 +17,13 @@ from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun, Traini
 from hounsfield.files import disk_errors, folder_whole, write_json
 from hounsfield.models.backbone import Backbone
 from hounsfield.provenance import origin
+from hounsfield.study import features, predictions, scores
 from hounsfield.study import images as store_images
-from hounsfield.study import predictions, scores
 from hounsfield.study.classifier import embed
 from hounsfield.study.config import HISTOGRAM, POSITION
 from hounsfield.study.controls import histogram, position
 from hounsfield.study.finetune import fair
-from hounsfield.study.frozen import knn, linear
+from hounsfield.study.frozen import PROTOCOLS, linear
 from hounsfield.study.images import Images
 from hounsfield.study.paper import paper
 from hounsfield.study.plan import TRANSFERRED, Cell, Plan
@@ -37,8 +36,6 @@ from hounsfield.train.pretrain import pretrain
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-FROZEN = {"linear": linear, "knn": knn}
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,6 @@ class Worker:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
         self._images: dict[str, Images] = {}
-        self._seen: dict[str, NDArray[np.float32]] = {}
 
     @cached_property
     def fabric(self) -> "Fabric":
@@ -143,8 +139,8 @@ class Worker:
             return predictions.scores(table, task, labels, place)
         if cell.kind == "control":
             return linear(self._features(cell), truth, labels, classes=classes)
-        if cell.protocol in FROZEN:
-            return FROZEN[cell.protocol](self._features(cell), truth, labels, classes=classes)
+        if cell.protocol in PROTOCOLS:
+            return PROTOCOLS[cell.protocol](self._features(cell), truth, labels, classes=classes)
         shared: dict[str, Any] = {
             "classes": classes,
             "size": config.image_size,
@@ -153,7 +149,8 @@ class Worker:
         }
         start, images = self.start(cell), self.images(cell.task)
         if cell.protocol == "paper":
-            return paper(start, images, labels, settings=config.paper, **shared)
+            flip = task.name not in config.paper.no_flip
+            return paper(start, images, labels, settings=config.paper, flip=flip, **shared)
         decay = config.budget.layer_decay if cell.kind in TRANSFERRED else 1.0
         view = "supervised_sided" if task.config.sided else "supervised"
         return fair(
@@ -161,23 +158,17 @@ class Worker:
         )
 
     def _features(self, cell: Cell) -> NDArray[np.float32]:
-        """Features of all of the task's images, computed once in this process."""
-        start = json.dumps([cell.task, cell.settings["arm"]])
-        if cell.kind == "scratch":
-            start += str(cell.seed)
-        if start not in self._seen:
-            self._seen[start] = self._look(cell)
-        return self._seen[start]
+        """Features of all of the task's images."""
+        if cell.arm == POSITION:
+            return position(self.plan.tasks[cell.task])
+        return features.kept(features.place(cell, self.folder), lambda: self._look(cell))
 
     def _look(self, cell: Cell) -> NDArray[np.float32]:
-        task = self.plan.tasks[cell.task]
-        if cell.arm == POSITION:
-            return position(task)
         images = self.images(cell.task)
         if cell.arm == HISTOGRAM:
             return histogram(images)
         backbone = self.start(cell)().to(self.fabric.device)
-        everything = np.arange(len(task.images))
+        everything = np.arange(len(images.labels))
         return embed(backbone, images, everything, size=self.plan.config.image_size)
 
     def _tables(self, cell: Cell, trained: Trained) -> Mapping[str, pl.DataFrame]:
