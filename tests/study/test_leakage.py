@@ -61,7 +61,7 @@ def test_told_to_report_the_study_goes_on_and_says_so(study, store, copied, tmp_
 def test_what_was_looked_at_once_is_not_looked_at_again(study, tmp_path, monkeypatch):
     planned = plan(study())
     leakage.keep(planned, tmp_path, leakage.check(planned, tmp_path))
-    monkeypatch.setattr(leakage, "leaks", None)  # would fail if it were called
+    monkeypatch.setattr(leakage, "by_pair", None)  # would fail if it were called
     assert leakage.check(planned, tmp_path) == []
     other = plan(study(val_share=0.4))
     with pytest.raises(TypeError):

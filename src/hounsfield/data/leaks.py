@@ -6,7 +6,7 @@ splits of a task, and the stores of a pre-training.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final, Literal
@@ -69,12 +69,14 @@ class Leak:
 
 def leaks(seen: Sequence[Side], judged: Sequence[Side]) -> list[Leak]:
     """Everything that each judged side shares with each seen side."""
+    return [leak for found in by_pair(seen, judged) for leak in found]
+
+
+def by_pair(seen: Sequence[Side], judged: Sequence[Side]) -> Iterator[list[Leak]]:
+    """What each judged side shares with each seen side, a list a pair; pixels are read once."""
     looks = {id(side): _Look(side) for side in (*seen, *judged)}
-    return [
-        leak
-        for before, after in product(seen, judged)
-        for leak in _between(looks[id(before)], looks[id(after)])
-    ]
+    for before, after in product(seen, judged):
+        yield _between(looks[id(before)], looks[id(after)])
 
 
 def patient_leaks(seen: Sequence[Side], judged: Sequence[Side]) -> list[Leak]:

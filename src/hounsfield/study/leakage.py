@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from hounsfield.data.leaks import Leak, Side, leaks
+from hounsfield.data.leaks import Leak, Side, by_pair
 from hounsfield.data.store import Store
 from hounsfield.errors import LeakError
 from hounsfield.files import write_json
+from hounsfield.progress import bar
 from hounsfield.study.hashes import hash_of
 from hounsfield.study.plan import Plan
 
@@ -31,7 +32,7 @@ def check(plan: Plan, out: Path) -> list[dict[str, Any]]:
     key = _key(plan)
     found = _known(out, key)
     if found is None:
-        found = [asdict(leak) for fold in _folds(plan) for leak in _of_fold(plan, fold)]
+        found = [asdict(leak) for leak in _found(plan)]
     bad = [leak for leak in found if leak["kind"] in REFUSED]
     if bad and plan.config.leaks == "refuse":
         told = "; ".join(str(Leak(**leak)) for leak in bad)
@@ -47,7 +48,17 @@ def keep(plan: Plan, out: Path, found: list[dict[str, Any]]) -> None:
     write_json(out / FILE, {"key": _key(plan), "leaks": found})
 
 
-def _of_fold(plan: Plan, fold: int) -> Iterator[Leak]:
+def _found(plan: Plan) -> Iterator[Leak]:
+    folds = [_sides(plan, fold) for fold in range(max(plan.config.folds, 1))]
+    with bar("leak check", total=sum(len(seen) * len(judged) for seen, judged in folds)) as shown:
+        for seen, judged in folds:
+            for leaks in by_pair(seen, judged):
+                yield from leaks
+                shown.advance()
+
+
+def _sides(plan: Plan, fold: int) -> tuple[list[Side], list[Side]]:
+    """What is trained on in a fold, a side a store, and what judges, a side a task and store."""
     stores = {str(path): Store.open(path) for path in map(Path, plan.config.stores.values())}
     seen: dict[str, set[int]] = {path: set() for path in stores}
     judged: list[Side] = []
@@ -65,16 +76,12 @@ def _of_fold(plan: Plan, fold: int) -> Iterator[Leak]:
     for run in {cell.pretraining for cell in plan.cells if cell.fold == fold and cell.pretraining}:
         for path, rows in plan.pretrainings[run].rows().items():
             seen[path].update(rows.tolist())
-    sides = [
+    trained = [
         Side(f"what is trained on of {Path(path).name}", stores[path], np.array(sorted(rows)))
         for path, rows in seen.items()
         if rows
     ]
-    yield from leaks(sides, judged)
-
-
-def _folds(plan: Plan) -> range:
-    return range(max(plan.config.folds, 1))
+    return trained, judged
 
 
 def _key(plan: Plan) -> str:
