@@ -50,7 +50,7 @@ class Flow:
         slices, series, patients: What the store holds now.
         new: Slices that this ingest added.
         labelled: Slices of the store with a value in any label column.
-        unmatched: Rows of the label table that match no slice, as text.
+        unmatched: Rows of the label table that match no slice; 1 is the first below the header.
         notes: What is odd about series that went in.
         refusals: Every file that did not go in, and every frame.
     """
@@ -65,7 +65,7 @@ class Flow:
     patients: int
     new: int
     labelled: int
-    unmatched: tuple[str, ...]
+    unmatched: tuple[int, ...]
     notes: tuple[str, ...]
     refusals: tuple[Refusal, ...]
 
@@ -103,12 +103,12 @@ def assemble(
         )
     slices = slices.rename({name: name.removeprefix(_LABEL) for name in slices.columns})
     slices = slices.with_columns(_rank().alias("z"))
-    unmatched: tuple[str, ...] = ()
+    unmatched: tuple[int, ...] = ()
     if labels is not None and len(slices):
         if labels.has_split:
             slices = slices.drop("split")
         slices, missed = join(labels, slices, keys)
-        unmatched = tuple(" + ".join(map(str, row)) for row in missed.select(labels.form).rows())
+        unmatched = tuple(missed["row"] + 1)
     index = _index(slices, before)
     _check_splits(index)
     # A patient's slices without a label stand on the side of those with one.
@@ -231,7 +231,7 @@ def _flow(
     index: pl.DataFrame,
     refusals: Sequence[Refusal],
     notes: Sequence[str],
-    unmatched: tuple[str, ...],
+    unmatched: tuple[int, ...],
 ) -> Flow:
     read = set(slices["file"])
     lost = {one.file: one.status for one in refusals if one.file not in read}

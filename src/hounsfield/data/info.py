@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hounsfield.data.assemble import Flow
+from hounsfield.data.labels import rows_named
 from hounsfield.data.store import Store
 from hounsfield.files import write_whole
 from hounsfield.units import DISPLAY_MAX
@@ -124,8 +125,8 @@ def flow_lines(flow: Flow) -> Iterator[str]:
     for note in flow.notes[:_SHOWN]:
         yield f"  {note}"
     if flow.unmatched:
-        shown = "; ".join(flow.unmatched[:_SHOWN])
-        yield f"{len(flow.unmatched)} rows of the label table match no slice: {shown}"
+        count = len(flow.unmatched)
+        yield f"{count} rows of the label table match no slice: {rows_named(flow.unmatched)}"
 
 
 def write_montage(store: Store, path: Path) -> None:

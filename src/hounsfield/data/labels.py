@@ -2,9 +2,14 @@
 
 The table's own columns say how it is joined, the first of `FORMS` whose columns are all there.
 Every other column is a label; `split` is the split. An empty cell is no label.
+
+Files and patients may bear names of people, so messages tell rows by their number, the first below
+the header being 1, and other cells by their form: `Smith-07` is `aaaaa-00`.
 """
 
+import re
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -28,9 +33,9 @@ FORMS: Final = (
 """How a table may say which slices it means; `z` counts from 0 at the feet, `slice` is the
 source's own number."""
 
+SHOWN = 3  # examples in a message
 _POSITIONS = ("z_mm", "z", "slice")
 _IDENTITIES = ("patient", "study", "series")
-SHOWN = 5  # examples in a message
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,12 @@ def read_labels(path: Path) -> Labels:
     if clash:
         raise LabelError(f"{path}: {', '.join(clash)} is a column of every store. Rename it.")
     _check_splits(path, text)
-    twice = text.filter(pl.struct(form).is_duplicated())
+    twice = text.with_row_index("row", 1).group_by(form, maintain_order=True).agg("row")
+    twice = twice.filter(pl.col("row").list.len() > 1)
     if len(twice):
-        which = " + ".join(str(cell) for cell in twice.select(form).row(0))
         raise LabelError(
-            f"{path} names {' + '.join(form)} = {which} more than once. Keep one row each."
+            f"{path} names one {' + '.join(form)} more than once, in the "
+            f"{rows_named(twice['row'][0].to_list())}. Keep one row each."
         )
     keep = list(dict.fromkeys([*form, *(["patient"] if "patient" in text.columns else [])]))
     table = text.select(
@@ -132,13 +138,14 @@ def match_files(labels: Labels, files: dict[str, Path]) -> dict[str, int]:
     for row, names in takers.items():
         if len(names) > 1:
             raise LabelError(
-                f"{labels.path}: {labels.table['file'][row]!r} fits {names[0]} and {names[1]}. "
-                "Give more of the path."
+                f"{labels.path}: {rows_named([row + 1])} fits {len(names)} files of the "
+                "sources. Give more of the path."
             )
     if not found:
         raise LabelError(
-            f"{labels.path} matches no file: it names {', '.join(list(rows)[:SHOWN])} ..., the "
-            f"sources hold {', '.join(list(files)[:SHOWN])} ... Check the column file."
+            f"{labels.path} matches no file: it names files like {', '.join(_forms(rows))}, the "
+            f"sources hold files like {', '.join(_forms(files))} (a is a letter, 0 a digit). Check "
+            "the column file."
         )
     return found
 
@@ -162,12 +169,19 @@ def join(labels: Labels, slices: pl.DataFrame, keys: Keys) -> tuple[pl.DataFrame
     joined = slices.join(table.select("row", *values), on="row", how="left", maintain_order="left")
     missed = table.filter(~pl.col("row").is_in(slices["row"].drop_nulls().to_list()))
     if len(missed) == len(table):
-        example = " + ".join(str(table[name][0]) for name in labels.form)
+        example = " + ".join(_form(str(table[name][0])) for name in labels.form)
         raise LabelError(
-            f"{labels.path} matches no slice by {' + '.join(labels.form)} (it begins with "
-            f"{example}). Check the identities, or --keep-ids to see them in the store."
+            f"{labels.path} matches no slice by {' + '.join(labels.form)} (its first row is like "
+            f"{example}; a is a letter, 0 a digit). Check the identities, or --keep-ids to see "
+            "them in the store."
         )
     return joined, missed
+
+
+def rows_named(rows: Sequence[int]) -> str:
+    """Rows of a table for a message: "row 7", "rows 1, 2, 5 ..."."""
+    shown = ", ".join(map(str, rows[:SHOWN])) + (" ..." if len(rows) > SHOWN else "")
+    return f"row{'s' if len(rows) > 1 else ''} {shown}"
 
 
 def _find_rows(labels: Labels, slices: pl.DataFrame, keys: Keys) -> pl.DataFrame:
@@ -231,11 +245,26 @@ def _check_splits(path: Path, text: pl.DataFrame) -> None:
     if "patient" not in text.columns:
         return
     sides = (
-        text.filter(pl.col("split").is_in(SPLITS)).group_by("patient").agg(pl.col("split").unique())
+        text.with_row_index("row", 1)
+        .filter(pl.col("split").is_in(SPLITS))
+        .group_by("patient", "split", maintain_order=True)
+        .agg(pl.col("row").first())
+        .group_by("patient", maintain_order=True)
+        .agg("split", "row")
     )
-    torn = sides.filter(pl.col("split").list.len() > 1).sort("patient")
+    torn = sides.filter(pl.col("split").list.len() > 1)
     if len(torn):
         raise LeakError(
-            f"{path}: {len(torn)} patients are in two splits, for example {torn['patient'][0]} in "
-            f"{' and '.join(sorted(torn['split'][0]))}. Give every patient one split."
+            f"{path}: {len(torn)} patients are in two splits, for example the one of "
+            f"{rows_named(torn['row'][0].to_list())} in {' and '.join(torn['split'][0])}. Give "
+            "every patient one split."
         )
+
+
+def _forms(names: Iterable[str]) -> list[str]:
+    """The first few different forms of many names."""
+    return list(dict.fromkeys(map(_form, names)))[:SHOWN]
+
+
+def _form(name: str) -> str:
+    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", name))
