@@ -21,6 +21,7 @@ ARMS = ("scratch", "spark", "moco_v2", "histogram")
 SKILL = {"scratch": 0.9, "spark": 1.6, "moco_v2": 1.2, "histogram": 0.4}
 KINDS = {"scratch": "scratch", "histogram": "control", "position": "control"}
 PARTS = {"train": 48, "val": 16}
+DRAWINGS = ("file", "visible", "drawn")
 NO_RUN = ("scratch", "imagenet", "histogram", "position")
 Place = tuple[str, str, float, int]  # task, arm, fraction, repeat
 
@@ -283,8 +284,19 @@ def _pictures(folder: Path, tasks: Sequence[FakeTask], arms: Sequence[str]) -> N
         for task in tasks
         for number in range(4)
     ]
-    plain = [{"file": f"{number}.png", "title": f"slice {number}"} for number in range(4)]
-    write(folder / "pictures.json", {"mistakes": mistakes, "montage": plain})
+    montage = [{"file": f"{number}.png", "title": f"slice {number}"} for number in range(4)]
+    drawn = [
+        {
+            "arm": arms[1],
+            "run": f"{plain(arms[1])}0123",
+            "patient": f"train{number:03d}",
+            "slice": number,
+            **{key: f"{(number + shift) % 4}.png" for shift, key in enumerate(DRAWINGS)},
+        }
+        for number in range(4)
+    ]
+    lists = {"mistakes": mistakes, "reconstructions": drawn, "montage": montage}
+    write(folder / "pictures.json", lists)
 
 
 def png(seed: int, size: int = 64) -> bytes:

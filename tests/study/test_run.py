@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from hounsfield.data.store import Store, write_store
 from hounsfield.errors import (
@@ -20,6 +21,7 @@ from hounsfield.study import run as running
 from hounsfield.study.plan import plan
 from hounsfield.study.run import run
 from hounsfield.study.worker import Worker
+from hounsfield.train.reconstruct import HIDDEN
 
 SPARK = {
     "spark": {
@@ -81,6 +83,49 @@ def test_the_folder_says_what_was_seen_and_shows_the_surest_mistakes(study, tmp_
     assert shown == surest[:4]
     for entry in pictures["montage"] + pictures["mistakes"]:
         assert (tmp_path / "pictures" / entry["file"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_folder_shows_what_a_pretraining_drew_of_slices_that_it_was_shown(study, tmp_path):
+    planned = plan(study(
+        arms=["spark"], pretrain=SPARK, repeats=1, fractions=[1.0],
+        budget={"steps": 1, "batch": 8, "lr": 0.01},
+    ))  # fmt: skip
+    run(planned, tmp_path)
+    folder = tmp_path / "pictures"
+    listed = json.loads((folder / "pictures.json").read_text())["reconstructions"]
+    assert len(listed) == 4
+    splits = pl.read_parquet(tmp_path / "splits.parquet")
+    assert {one["patient"] for one in listed} <= set(splits.filter(split="train")["patient"])
+    images = Store.open(planned.tasks["lesion"].store)
+    for one in listed:
+        whole, visible, drawn = (
+            np.asarray(Image.open(folder / one[key])).astype(int)
+            for key in ("file", "visible", "drawn")
+        )
+        assert images.index["patient"][one["slice"]] == one["patient"]
+        (pixels,) = images.read(np.array([one["slice"]]))
+        assert abs(whole.mean() - (pixels.mean() + 1000) / 2000 * 255) < 0.5  # the wide window
+        hidden = (visible == HIDDEN).all(axis=-1)
+        assert hidden.mean() == 0.5  # two patches of four
+        assert (visible[~hidden] == whole[~hidden][:, None]).all()
+        assert (drawn[~hidden] == whole[~hidden]).all()
+        assert (drawn[hidden] != whole[hidden]).any()
+
+
+def test_an_ended_study_needs_the_checkpoints_of_its_pretrainings_no_more(study, tmp_path):
+    planned = plan(study(
+        arms=["spark"], pretrain=SPARK, repeats=1, fractions=[1.0],
+        budget={"steps": 1, "batch": 8, "lr": 0.01},
+    ))  # fmt: skip
+    run(planned, tmp_path)
+    listed = (tmp_path / "pictures" / "pictures.json").read_text()
+    shutil.rmtree(next(tmp_path.glob("pretrain/*/checkpoints")))
+    run(planned, tmp_path)
+    assert (tmp_path / "pictures" / "pictures.json").read_text() == listed
+    shutil.rmtree(tmp_path / "pictures")
+    run(planned, tmp_path)
+    left = json.loads((tmp_path / "pictures" / "pictures.json").read_text())
+    assert left["reconstructions"] == []
 
 
 def test_finished_cells_are_never_redone_and_failed_ones_are(study, tmp_path):

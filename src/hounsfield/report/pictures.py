@@ -1,9 +1,10 @@
 """Thumbnails that the study kept, as data inside the page.
 
 `pictures/pictures.json` lists them under `montage`, `reconstructions` and `mistakes`. An entry
-names a `file` (PNG or JPEG, relative to `pictures/`), may name a second one as `saliency`, and
-carries whatever the captions tell: `title`, `text`, and for mistakes `task`, `arm`, `fraction`,
-`repeat`, `patient`, `slice`, `label`, `predicted`, `probability`.
+names a `file` (PNG or JPEG, relative to `pictures/`), may name more under the keys of `SHOWN`, and
+carries whatever the captions tell: `title`, `text`; for reconstructions `arm`, `run`, `patient`,
+`slice`; for mistakes `task`, `arm`, `fraction`, `repeat`, `patient`, `slice`, `label`,
+`predicted`, `probability`.
 """
 
 import base64
@@ -15,31 +16,38 @@ from typing import Any
 from hounsfield.report.study_folder import Study
 
 KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+SHOWN = {  # side by side, in this order, and what each is beside the slice itself
+    "file": "",
+    "visible": ", with what was hidden in blue",
+    "drawn": ", as it was drawn",
+    "saliency": ", with what spoke for the answer",
+}
 LARGEST = 60_000  # bytes of one thumbnail
 MOST = 60  # of a list: 60 pairs of 30 kB are 4.8 MB in base 64
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One or two images side by side, as `data:` addresses, and what stands below them."""
+    """Images side by side, each a `data:` address and its words, and what stands below them."""
 
-    images: tuple[str, ...]
+    images: tuple[tuple[str, str], ...]
     title: str
     text: str
-    alt: str
 
 
 def picture(study: Study, entry: Any, *, title: str = "", text: str = "") -> Picture | None:
-    """The picture of an entry, or None where its file is missing, foreign or too large."""
+    """The picture of an entry, or None where its files are missing, foreign or too large."""
     if not isinstance(entry, Mapping):
         return None
-    sources = [_address(study.folder / "pictures", entry.get(key)) for key in ("file", "saliency")]
-    if sources[0] is None:
-        return None
     title = title or str(entry.get("title") or "")
-    text = text or str(entry.get("text") or "")
-    images = tuple(source for source in sources if source is not None)
-    return Picture(images, title, text, alt=f"CT slice. {title}".strip())
+    images = tuple(
+        (address, f"CT slice{which}. {title}".strip())
+        for key, which in SHOWN.items()
+        if (address := _address(study.folder / "pictures", entry.get(key))) is not None
+    )
+    if not images:
+        return None
+    return Picture(images, title, text or str(entry.get("text") or ""))
 
 
 def _address(folder: Path, name: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Thumbnails for the report: what the tasks show, and the mistakes that arms were surest of."""
+"""Thumbnails for the report: tasks' images, surest mistakes, what pre-trainings draw."""
 
 import io
 from collections.abc import Iterator
@@ -8,19 +8,27 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import softmax
 
+from hounsfield.data.batches import Pool
 from hounsfield.data.store import Store
 from hounsfield.data.window import to_unit, window_of
+from hounsfield.errors import WeightsError
 from hounsfield.files import write_json, write_whole
 from hounsfield.seeding import stream
 from hounsfield.study.plan import Plan
+from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.task import Task
+from hounsfield.train.reconstruct import drawings, draws, some_of
+from hounsfield.train.run_folder import RUN
 
 SIDE_PX = 128
 OF_A_CLASS = 4
 MISTAKES = 4  # of an arm on a task
+DRAWN = 4  # slices of a pre-training
+DRAWINGS = ("file", "visible", "drawn")  # the keys of their pictures
 
 
 def write_pictures(plan: Plan, out: Path) -> None:
@@ -36,15 +44,18 @@ def write_pictures(plan: Plan, out: Path) -> None:
     def kept(task: Task, row: dict[str, Any]) -> dict[str, Any]:
         store = stores[task.external if row["outside"] and task.external else task.store]
         name = f"{task.name}_{'outside_' if row['outside'] else ''}{row['slice']}.png"
-        if not (folder / name).exists():
-            write_whole(folder / name, _png(store, task, row, plan.config.image_size))
+        write_whole(folder / name, _seen(store, task, row, plan.config.image_size))
         title = f"{task.name}: {task.classes[row['label']]}"
         return {"file": name, "title": title, "text": f"patient {row['patient']}"}
 
     mistakes = [
         {**facts, **kept(plan.tasks[facts["task"]], row)} for facts, row in _mistakes(plan, out)
     ]
-    lists = {"montage": [kept(*example) for example in _examples(plan)], "mistakes": mistakes}
+    lists = {
+        "montage": [kept(*example) for example in _examples(plan)],
+        "reconstructions": [*_reconstructions(plan, out)],
+        "mistakes": mistakes,
+    }
     write_json(folder / "pictures.json", lists)
 
 
@@ -103,13 +114,51 @@ def _surest(
         yield facts, task.images.filter(same).row(0, named=True)
 
 
-def _png(store: Store, task: Task, row: dict[str, Any], size: int) -> bytes:
+def _reconstructions(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:
+    """What the first run of each pre-training that draws made of slices that it was shown."""
+    first: dict[str, Pretraining] = {}
+    for one in plan.pretrainings.values():
+        first.setdefault(one.name, one)
+    for one in first.values():
+        if draws(one.config.method) and (out / "pretrain" / one.hash / RUN).is_file():
+            try:
+                yield from _drawn(one, out)
+            except WeightsError:  # an ended run needs its checkpoints no more: they may be gone
+                continue
+
+
+def _drawn(one: Pretraining, out: Path) -> Iterator[dict[str, Any]]:
+    """The entries of an ended run; its hash names its pictures, so they are made once.
+
+    Raises:
+        WeightsError: The run has no sound checkpoint.
+    """
+    run, folder, rows = out / "pretrain" / one.hash, out / "pictures", one.rows()
+    pool = Pool([Store.open(Path(path)) for path in rows], list(rows.values()))
+    places = some_of(pool, slices=DRAWN, seed=one.config.seed)
+    files = [{key: f"{one.hash}_{n}_{key}.png" for key in DRAWINGS} for n in range(len(places))]
+    if not all((folder / name).exists() for named in files for name in named.values()):
+        made = drawings(run, pool, places, seed=one.config.seed)
+        for n, named in enumerate(files):
+            for key, images in zip(DRAWINGS, (made.whole, made.visible, made.drawn), strict=True):
+                write_whole(folder / named[key], _png(images[n], side=len(images[n])))
+    for named, place in zip(files, places.tolist(), strict=True):
+        store, row = pool.stores[pool.store_of[place]], int(pool.rows[place])
+        patient = store.index["patient"][row]
+        yield {**named, "arm": one.name, "run": one.hash, "patient": patient, "slice": row}
+
+
+def _seen(store: Store, task: Task, row: dict[str, Any], size: int) -> bytes:
     """The image through the task's window, no larger than networks see it."""
     pixels = torch.from_numpy(store.read(np.array([row["slice"]])))[:, None]
     is_hu = torch.tensor([row["units"] == "hu"])
     unit = to_unit(pixels, is_hu, window_of(task.config.window))[0, 0]
-    image = Image.fromarray((unit.numpy() * 255).round().astype(np.uint8))
-    side = min(SIDE_PX, size)
+    return _png((unit.numpy() * 255).round().astype(np.uint8), side=size)
+
+
+def _png(pixels: NDArray[np.uint8], *, side: int) -> bytes:
+    """A square PNG of greys `(height, width)` or colours `(height, width, 3)`."""
+    side = min(SIDE_PX, side)
     content = io.BytesIO()
-    image.resize((side, side)).save(content, format="PNG", optimize=True)
+    Image.fromarray(pixels).resize((side, side)).save(content, format="PNG", optimize=True)
     return content.getvalue()

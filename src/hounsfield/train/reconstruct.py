@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hounsfield.data.batches import Pool
 from hounsfield.data.store import Store
 from hounsfield.errors import ConfigError, WeightsError
 from hounsfield.files import write_whole
+from hounsfield.methods import find
 from hounsfield.methods.spark import SparK
 from hounsfield.seeding import seed_of, stream
 from hounsfield.train.checkpoint import newest
@@ -26,13 +28,41 @@ HIDDEN = (70, 90, 140)  # a blue that no slice has
 GAP = 4  # px between pictures
 
 
+@dataclass(frozen=True)
+class Drawings:
+    """Slices that a run was shown, and what it drew where they were hidden.
+
+    Attributes:
+        whole, drawn: 8-bit greys, `(slices, height, width)`. The hidden patches are drawn in their
+            true mean and spread, which the method does not predict.
+        hidden: Whether a pixel was hidden, `(slices, height, width)`.
+    """
+
+    whole: NDArray[np.uint8]
+    drawn: NDArray[np.uint8]
+    hidden: NDArray[np.bool_]
+
+    @property
+    def visible(self) -> NDArray[np.uint8]:
+        """What the run saw, in colours `(slices, height, width, 3)`: the hidden is blue."""
+        blue = np.array(HIDDEN, dtype=np.uint8)
+        return np.where(self.hidden[..., None], blue, _colour(self.whole))
+
+
+def draws(method: str) -> bool:
+    """Whether the method of this name draws what it does not see.
+
+    Raises:
+        ConfigError: Nothing has this name.
+    """
+    return issubclass(find(method), SparK)
+
+
 def reconstruct(run: Path, store: Store, out: Path, *, slices: int = 6, seed: int = 0) -> None:
     """Write a PNG: a row a slice, with the input, what is visible, and the reconstruction.
 
-    The hidden patches are drawn in their true mean and spread, which the method does not predict.
-
     Args:
-        run: A run of SparK, finished or not; its newest checkpoint is used.
+        run: As `drawings` takes it.
         store: Where the slices come from; each from another patient, as far as there are so many.
         out: The file.
         slices: How many.
@@ -42,9 +72,29 @@ def reconstruct(run: Path, store: Store, out: Path, *, slices: int = 6, seed: in
         ConfigError: The run is of another method.
         WeightsError: There is no run, or no sound checkpoint in it.
     """
+    pool = Pool([store], [np.arange(len(store))])
+    shown = drawings(run, pool, some_of(pool, slices=slices, seed=seed), seed=seed)
+    sheet = _sheet([_colour(shown.whole), shown.visible, _colour(shown.drawn)])
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, format="PNG")
+    write_whole(out, buffer.getvalue())
+
+
+def drawings(run: Path, pool: Pool, places: NDArray[np.int64], *, seed: int) -> Drawings:
+    """What a run draws of slices, as far as it sees them.
+
+    Args:
+        run: A run of SparK, finished or not; its newest checkpoint is used.
+        pool: Where the slices come from.
+        places: Of the slices in the pool.
+        seed: Decides the masks.
+
+    Raises:
+        ConfigError: The run is of another method.
+        WeightsError: There is no run, or no sound checkpoint in it.
+    """
     model, config = _load(run)
-    rows = _rows(store, slices, seed)
-    batch = Pool([store], [rows]).load(np.arange(len(rows)), torch.device("cpu"))
+    batch = pool.load(places)
     plain = recipe(
         "plain", size=config.image_size, channels=config.channels, window=config.window_hu()
     )
@@ -57,10 +107,23 @@ def reconstruct(run: Path, store: Store, out: Path, *, slices: int = 6, seed: in
     patches = layout.hidden.view(-1, *layout.grid)
     hidden = patches.repeat_interleave(side, 1).repeat_interleave(side, 2).numpy()
     whole, redrawn = (_grey(each[:, 0] * plain.std[0] + plain.mean[0]) for each in (images, drawn))
-    seen = np.where(hidden[..., None], np.array(HIDDEN, dtype=np.uint8), whole)
-    buffer = io.BytesIO()
-    Image.fromarray(_sheet([whole, seen, redrawn])).save(buffer, format="PNG")
-    write_whole(out, buffer.getvalue())
+    return Drawings(whole, redrawn, hidden)
+
+
+def some_of(pool: Pool, *, slices: int, seed: int) -> NDArray[np.int64]:
+    """Places in a pool, of as many patients as possible, from the middle half of their slices."""
+    chance = stream(seed, "slices")
+    patients = np.empty(len(pool), dtype=object)
+    for number, store in enumerate(pool.stores):
+        here = pool.store_of == number
+        patients[here] = store.index["patient"].gather(pool.rows[here]).to_list()
+    order = chance.permutation(np.unique(patients))
+    chosen: list[int] = []
+    for place in range(min(slices, len(pool))):
+        places = np.flatnonzero(patients == order[place % len(order)])
+        middle = places[len(places) // 4 : len(places) - len(places) // 4]
+        chosen.append(int(chance.choice(middle)))
+    return np.array(chosen, dtype=np.int64)
 
 
 def _load(run: Path) -> tuple[SparK, PretrainConfig]:
@@ -69,7 +132,7 @@ def _load(run: Path) -> tuple[SparK, PretrainConfig]:
     except FileNotFoundError:
         raise WeightsError(f"no run at {run}. Give the folder that `pretrain` wrote.") from None
     config = parse(PretrainConfig, facts["config"], where=str(run / CONFIG))
-    if config.method != SparK.name:
+    if not draws(config.method):
         raise ConfigError(
             f"{run} is a run of {config.method!r}, which draws nothing. Give a run of "
             f"{SparK.name!r}."
@@ -87,22 +150,13 @@ def _load(run: Path) -> tuple[SparK, PretrainConfig]:
     return model.eval(), config
 
 
-def _rows(store: Store, slices: int, seed: int) -> NDArray[np.int64]:
-    """Rows from as many patients as possible, from the middle half of their slices."""
-    chance = stream(seed, "slices")
-    patients = store.index["patient"].to_numpy()
-    order = chance.permutation(np.unique(patients))
-    chosen: list[int] = []
-    for place in range(min(slices, len(store))):
-        rows = np.flatnonzero(patients == order[place % len(order)])
-        middle = rows[len(rows) // 4 : len(rows) - len(rows) // 4]
-        chosen.append(int(chance.choice(middle)))
-    return np.array(chosen, dtype=np.int64)
-
-
 def _grey(unit: Tensor) -> NDArray[np.uint8]:
-    """Pictures `(batch, height, width, 3)` of images `(batch, height, width)` in [0, 1]."""
-    grey = (unit.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    """8-bit greys of images `(batch, height, width)` in [0, 1]."""
+    return (unit.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def _colour(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`(batch, height, width, 3)`."""
     return np.repeat(grey[..., None], 3, axis=-1)
 
 

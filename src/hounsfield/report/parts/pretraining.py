@@ -1,6 +1,6 @@
 """The pre-trainings: did they learn, did they stay healthy, what did they cost."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -9,7 +9,7 @@ from hounsfield.report import drawing, words
 from hounsfield.report.drawing import Figure
 from hounsfield.report.html import Grid, Section, grid, render
 from hounsfield.report.pictures import picture
-from hounsfield.report.study_folder import Run, Study
+from hounsfield.report.study_folder import Run, Study, mapping
 from hounsfield.report.style import Style
 
 MOST_POINTS = 300  # of a curve; a longer log is thinned
@@ -30,8 +30,8 @@ def section(study: Study, style: Style) -> Section:
     figures = [*_losses(study, style), *_health(study, style)]
     pictures = [
         shown
-        for entry in study.pictures.get("reconstructions") or ()
-        if (shown := picture(study, entry)) is not None
+        for entry in map(mapping, study.pictures.get("reconstructions") or ())
+        if (shown := picture(study, entry, title=_drawer(entry), text=_drawn(entry))) is not None
     ]
     body = render("pretraining", table=_table(study.runs), figures=figures, pictures=pictures)
     return Section("pretraining", "Pre-training", body, figures)
@@ -54,6 +54,14 @@ def _row(run: Run) -> list[str]:
         words.number(losses[0]) if losses else words.DASH,
         words.number(losses[-1]) if losses else words.DASH,
     ]
+
+
+def _drawer(entry: Mapping[str, Any]) -> str:
+    return f"{words.arm_name(str(entry.get('arm', '')))} ({str(entry.get('run', ''))[:8]})"
+
+
+def _drawn(entry: Mapping[str, Any]) -> str:
+    return f"patient {entry.get('patient')}, slice {entry.get('slice')}"
 
 
 def _losses(study: Study, style: Style) -> Iterator[Figure]:
