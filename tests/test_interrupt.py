@@ -1,0 +1,103 @@
+"""Ctrl-C and SIGTERM in the long verbs: one line says how to go on, and nothing is half-written."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import hounsfield
+from hounsfield import cli
+from hounsfield.data.ingest import ingest
+from hounsfield.data.phantom import phantom
+from long_work import work
+
+TRIES = 5  # a command may end before it is seen to be where it shall be stopped
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    place = tmp_path_factory.mktemp("scans")
+    labels = phantom(place / "dicom", patients=6, seed=0, matrix=64)
+    ingest([place / "dicom"], place / "store", labels=labels, size=64, key=place / "key")
+    return place
+
+
+def stopped(command, out, phase, at, sign):
+    """Start a command, send SIG`sign` to all of its processes once it is at `at`: code, words."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(hounsfield.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hounsfield", *command],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
+        start_new_session=True,
+    )  # fmt: skip
+    while process.poll() is None and phase(out) != at:
+        time.sleep(0.001)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.Signals[f"SIG{sign}"])
+    words = process.communicate()[1]
+    return process.returncode, words
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "at", "sign", "says"),
+    [
+        ("ingest", [], "converting", "INT", "interrupted. Run the same command again to go on."),
+        ("spark", [], "in a step", "TERM", r"stopped after step \d+ of 24; the state is saved in"),
+        ("study", ["--jobs", "2"], "pre-training", "INT", r"stopped.* Run the same command again"),
+        ("study", ["--jobs", "2"], "in the first cell", "TERM", r"stopped; \d of 2 cells are kept"),
+    ],
+)
+def test_all_processes_of_a_verb_answer_with_one_line(scans, tmp_path, kind, more, at, says, sign):
+    job = work(kind, scans, tmp_path)
+    for number in range(TRIES):
+        out = tmp_path / f"out{number}"
+        code, words = stopped([*job.command(out), *more], out, job.phase, at, sign)
+        if code:
+            break
+    assert code == 130, words
+    assert "Traceback" not in words
+    assert re.match(says, words.splitlines()[-1]), words
+    assert not list(tmp_path.rglob(".*.part"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "within"),
+    [
+        ("phantom", "hounsfield.data.phantom._write_patient"),
+        ("thin", "hounsfield.data.thin.difference_hashes"),
+        ("finetune", "hounsfield.classify.finetune.fair"),
+        ("report", "hounsfield.report.make.read"),
+    ],
+)
+def test_an_output_that_comes_whole_does_not_come_at_all(
+    scans, tmp_path, monkeypatch, capsys, verb, within
+):
+    def stop(*_, **__):
+        signal.raise_signal(signal.SIGTERM)
+
+    out = str(tmp_path / "out")
+    arguments = {
+        "phantom": [out],
+        "thin": [str(scans / "store"), "--out", out],
+        "finetune": [
+            "--weights=scratch", "--store", str(scans / "store"), "--task=region",
+            "--set=backbone=resnet10_tiny", "--out", out,
+        ],
+        "report": [str(tmp_path), "--out", out],
+    }  # fmt: skip
+    monkeypatch.setattr(within, stop)
+    monkeypatch.setattr("sys.argv", ["hounsfield", verb, *arguments[verb]])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end.value.code == 130
+    assert capsys.readouterr().err.endswith("interrupted. Run the same command again to go on.\n")
+    assert list(tmp_path.iterdir()) == []
