@@ -5,7 +5,7 @@ CT ?= ../shared/ct
 JOBS ?= 2
 KILLS ?= 20
 
-.PHONY: install demo test check real bench soak clean
+.PHONY: install demo test check docs real bench soak clean
 
 install: .venv/installed
 
@@ -16,7 +16,7 @@ install: .venv/installed
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,docs]'
 	touch $@
 
 demo: install
@@ -30,10 +30,15 @@ soak: .venv/installed-test
 	$(BIN)/python tests/soak/flat.py
 
 check: .venv/installed-test
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/installed-test
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Site: site/index.html (with search: $(BIN)/python -m http.server --directory site)"
 
 real: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" examples/real_ct/run.sh $(CT)

@@ -1,7 +1,15 @@
-"""What every test process needs before the first test."""
+"""What every test process needs before the first test, and the browser."""
 
 import os
+import shutil
 import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Tiny networks gain nothing from more threads, and side by side they starve. Torch reads this once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,3 +17,27 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A suite that was started in the background has Ctrl-C ignored; tests of Ctrl-C, and the processes
 # that they start, need it back.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """Debian's Chromium with a fresh profile. CI installs it; see `.ci/run`."""
+    if CHROMIUM is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI has no chromium; .ci/run installs it")
+        pytest.skip("no chromium here: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()

@@ -1,8 +1,6 @@
 """Every method keeps every promise, and the contract notices one that does not."""
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import torch
@@ -167,14 +165,6 @@ class Half(Brightness):
 def test_an_exception_on_the_way_is_a_broken_promise():
     (found,) = findings("bears_half_precision", Subject(Half))
     assert found.startswith("NotImplementedError: ")
-
-
-def test_the_documented_method_of_your_own_keeps_every_promise(tmp_path, monkeypatch):
-    page = Path(__file__).parents[1] / "docs" / "methods" / "own.md"
-    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    (tmp_path / "align.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    check(find("align:Align"))
 
 
 def test_the_verb_checks_a_method_from_outside(tmp_path, monkeypatch, capsys):

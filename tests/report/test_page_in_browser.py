@@ -1,6 +1,5 @@
 """The page in Debian's Chromium, as a reader meets it. CI installs the browser; see `.ci/run`."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,18 +9,10 @@ from typing import Literal
 
 import pytest
 from fake_study import FakeTask, fake_study
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from hounsfield.report.make import report
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 NARROW, WIDE = 400, 1600
 HOSTILE = "<script>window.broken=1</script>\"'`${broken=1}&amp;"
 
@@ -33,18 +24,6 @@ class Visit:
     page: Page
     asked: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI has no chromium; .ci/run installs it")
-        pytest.skip("no chromium here: apt-get install chromium")
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)  # a fresh profile
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

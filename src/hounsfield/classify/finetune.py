@@ -51,7 +51,9 @@ class FinetuneConfig(Config):
         weights: "scratch", "imagenet", a run, a file or a hub id.
         store: A folder that `ingest` made.
         task: The label column.
-        level, where, pool: As of a study's task.
+        level: What carries one label: a slice, a series or a patient.
+        where: Column -> value, list of values, or `{ min, max }`: only these images take part.
+        pool: How the scores of a series' or a patient's slices become one.
         backbone: None takes what the weights are of; resnet50 from scratch.
         image_size: Pixels of what the network sees; None takes what the weights were trained
             with, or the store's.

@@ -31,9 +31,15 @@ from hounsfield.models.heads import mlp_batch_norm
 
 
 class BYOLConfig(Config):
-    """The paper's settings (arXiv 2006.07733, section 3.3)."""
+    """The paper's settings (arXiv 2006.07733, section 3.3).
 
-    momentum: float = Field(0.996, ge=0, le=1, description="at the start; it ends at 1")
+    Attributes:
+        momentum: Of the slow copy at the start; it rises to 1 along a cosine.
+        hidden_dim: Width of the heads' hidden layers.
+        projection_dim: Length of a projection.
+    """
+
+    momentum: float = Field(0.996, ge=0, le=1)
     hidden_dim: int = Field(4096, ge=1)
     projection_dim: int = Field(256, ge=1)
 

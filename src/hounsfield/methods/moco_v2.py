@@ -34,7 +34,14 @@ from hounsfield.models.queue import Queue
 
 
 class MoCoV2Config(Config):
-    """The paper's settings (arXiv 2003.04297, table 1 and section 3)."""
+    """The paper's settings (arXiv 2003.04297, table 1 and section 3).
+
+    Attributes:
+        queue_size: Keys of other slices that wait; never more than the corpus has slices.
+        momentum: Of the slow copy.
+        temperature: Of the softmax over the keys.
+        projection_dim: Length of a query and of a key.
+    """
 
     queue_size: int = Field(65_536, ge=1)
     momentum: float = Field(0.999, ge=0, lt=1)

@@ -41,7 +41,20 @@ ASSIGNED = 2  # the first views, the large ones, are assigned to prototypes
 
 
 class SwAVConfig(Config):
-    """The paper's settings (arXiv 2006.09882, appendix A; those for small batches)."""
+    """The paper's settings (arXiv 2006.09882, appendix A; those for small batches).
+
+    Attributes:
+        prototypes: How many there are.
+        hidden_dim: Width of the head's hidden layer.
+        projection_dim: Length of a projection and of a prototype.
+        temperature: Of the softmax over the prototypes.
+        epsilon: Of the assignment; smaller is harder.
+        sinkhorn_iterations: Rounds in which the assignment is evened out.
+        frozen_epochs: How long the prototypes rest.
+        queue_size: Earlier slices that take part in the assignment; 0 is none, and it is never
+            more than the corpus has.
+        queue_from: Share of the budget before the queue begins.
+    """
 
     prototypes: int = Field(3000, ge=2)
     hidden_dim: int = Field(2048, ge=1)
@@ -49,9 +62,9 @@ class SwAVConfig(Config):
     temperature: float = Field(0.1, gt=0)
     epsilon: float = Field(0.05, gt=0)
     sinkhorn_iterations: int = Field(3, ge=1)
-    frozen_epochs: float = Field(1.0, ge=0, description="how long the prototypes rest")
-    queue_size: int = Field(3840, ge=0, description="0: no queue")
-    queue_from: float = Field(0.075, ge=0, le=1, description="share of the budget before it")
+    frozen_epochs: float = Field(1.0, ge=0)
+    queue_size: int = Field(3840, ge=0)
+    queue_from: float = Field(0.075, ge=0, le=1)
 
 
 class SwAV(Method):

@@ -93,7 +93,8 @@ class Primary(Config):
     """The one question that decides, said beforehand.
 
     Attributes:
-        arm, baseline: The contrast.
+        arm: Which is compared.
+        baseline: With which.
         task: None is the first task.
         protocol: None is the first protocol.
         metric: Of the contrast.

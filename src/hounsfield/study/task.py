@@ -23,7 +23,12 @@ MOST_CLASSES = 100  # more distinct values than this are measurements or names, 
 
 
 class Bounds(Config):
-    """A range that a column's value must lie in; nulls never do."""
+    """A range that a column's value must lie in; nulls never do.
+
+    Attributes:
+        min: The least value that takes part; none is no limit.
+        max: The greatest.
+    """
 
     min: float | None = None
     max: float | None = None

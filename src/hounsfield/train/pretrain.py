@@ -64,6 +64,9 @@ class PretrainConfig(Config):
         recipe: Views by name; the method's own without.
         window: In HU: a name of `data.window`, or low and high.
         seed: Decides weights, order, views and masks.
+        device: Where to compute; "auto" takes a GPU where there is one.
+        precision: "auto" is bf16-mixed on GPUs that compute in it, 32-true elsewhere.
+        processes: One a GPU, or so many on the CPU.
         options: The method's own settings; in a file, the table with the method's name.
     """
 
