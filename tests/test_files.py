@@ -1,11 +1,12 @@
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from hounsfield.errors import DiskError, OutputError
-from hounsfield.files import disk_errors, folder_whole, sweep, write_json, write_whole
+from hounsfield.files import check_space, disk_errors, folder_whole, sweep, write_json, write_whole
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -99,3 +100,21 @@ def test_a_place_below_a_file_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*a\.bin: Not a directory"):
         write_whole(path, b"x")
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("n_bytes", "said"), [(3 * 2**30, "3.0 GiB"), (3 * 2**20, "3 MiB")])
+def test_a_place_without_room_is_told_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int, said: str
+) -> None:
+    asked = []
+
+    def usage(place: Path) -> tuple[int, int, int]:
+        asked.append(place)
+        return shutil._ntuple_diskusage(2**40, 2**40, 2**20)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    out = tmp_path / "not" / "there"
+    check_space(out, 2**20)
+    with pytest.raises(DiskError, match=f"there needs about {said} and its disk has 1 MiB free"):
+        check_space(out, n_bytes)
+    assert asked == [tmp_path, tmp_path]

@@ -94,6 +94,25 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_space(place: Path, n_bytes: int) -> None:
+    """Say now rather than after an hour that `place` has no room for about `n_bytes`.
+
+    Raises:
+        DiskError: It has not.
+    """
+    folder = next(path for path in (place, *place.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        raise DiskError(
+            f"{place} needs about {_amount(n_bytes)} and its disk has {_amount(free)} free. Free "
+            "space there or choose another folder, then run the same command again."
+        )
+
+
+def _amount(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
+
+
 def sweep(folder: Path, name: str | None = None) -> None:
     """Remove what writers that were killed have left of `name` in `folder`, or of all below it.
 

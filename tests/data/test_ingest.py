@@ -14,7 +14,7 @@ from hounsfield.data.info import describe, lines, write_montage
 from hounsfield.data.ingest import ingest
 from hounsfield.data.phantom import phantom
 from hounsfield.data.store import Store
-from hounsfield.errors import InputError, LabelError, LeakError, OutputError
+from hounsfield.errors import DiskError, InputError, LabelError, LeakError, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,74 @@ def test_a_patient_in_train_and_test_is_refused(archive: Path, tmp_path: Path) -
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize(
+    ("table", "error", "said"),
+    [
+        ("patient,bleed\nPHANTOM-7777,1\n", LabelError, "matches no slice by patient"),
+        ("series,z_mm,bleed\n1.2.3,5.0,1\n", LabelError, "matches no slice by series"),
+        ("patient,z_mm,bleed\nPHANTOM-0000,9e9,1\n", LabelError, "matches no slice by patient"),
+        (
+            "file,split\nPHANTOM-0000/head/001.dcm,train\nPHANTOM-0000/head/002.dcm,test\n",
+            LeakError,
+            "1 patients are in two splits",
+        ),
+    ],
+)
+def test_labels_that_do_not_fit_the_headers_end_before_a_pixel_is_read(
+    archive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    table: str,
+    error: type[InputError],
+    said: str,
+) -> None:
+    monkeypatch.setattr(ingest_module, "convert", convert_some)
+    (tmp_path / "labels.csv").write_text(table)
+    with pytest.raises(error, match=said):
+        ingest([archive], tmp_path / "out" / "store", labels=tmp_path / "labels.csv", size=32)
+    assert not (tmp_path / "out").exists()  # no store, no mark of a conversion, no staging
+
+
+def test_a_disk_without_room_is_said_before_a_pixel_is_read(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "convert", convert_some)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 2**18))
+    with pytest.raises(DiskError, match=r"store needs about 0 MiB and its disk has 0 MiB free"):
+        ingest([archive], tmp_path / "out" / "store", size=32)
+    with pytest.raises(DiskError, match="needs about 35 MiB and its disk has 0 MiB free"):
+        phantom(tmp_path / "out" / "phantom", patients=40, seed=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_files_are_beside_the_key_and_in_the_store_only_with_the_identities(
+    archive: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source" / "Doe_Jane"
+    shutil.copytree(archive / "PHANTOM-0000" / "head", source)
+    shutil.copy(source / "001.dcm", source / "again.dcm")
+    (source / "letter.txt").write_text("Dear Mrs Doe")
+    expected = [
+        ("Doe_Jane/again.dcm", "duplicate", "the same image as another", "Doe_Jane/001.dcm"),
+        ("Doe_Jane/letter.txt", "skipped", "no image that is read here", ""),
+    ]
+    kept = ingest([source.parent], tmp_path / "kept", size=32, keep_ids=True)
+    assert kept.listing == tmp_path / "kept" / "refused.csv"
+    assert pl.read_csv(kept.listing).rows() == expected
+    flow = ingest([source.parent], tmp_path / "store", size=32)
+    assert (flow.read, flow.duplicate, flow.skipped) == (14, 1, 1)
+    for file in (tmp_path / "store").rglob("*.*"):
+        assert b"Doe" not in file.read_bytes()
+        assert b"letter" not in file.read_bytes()
+    named = pl.read_csv(flow.listing)
+    assert not flow.listing.is_relative_to(tmp_path / "store")
+    assert flow.listing.parent.stat().st_mode & 0o077 == 0
+    assert named["name"].to_list() == [row[0] for row in expected]
+    stored = pl.read_csv(tmp_path / "store" / "refused.csv")
+    assert stored.rows() == named.drop("name").rows()
+    assert stored["file"].str.contains("^[0-9a-f]{16}$").all()
+
+
 def test_sources_without_a_slice_say_why(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "notes.txt").write_text("no scan here")
@@ -135,7 +203,7 @@ def test_a_file_that_kills_its_reader_costs_itself_alone(
     assert (refusal.file, refusal.status) == ("trunk/005.dcm", "refused")
     assert refusal.reason == "its reader died (exit code 139)"
     assert (flow.read, flow.slices) == (25, 25)
-    assert pl.read_csv(tmp_path / "store" / "refused.csv")["file"].to_list() == ["trunk/005.dcm"]
+    assert pl.read_csv(flow.listing)["name"].to_list() == ["trunk/005.dcm"]
 
 
 def test_an_interrupted_ingest_goes_on_and_gives_the_same_store(

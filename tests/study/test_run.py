@@ -11,6 +11,7 @@ from PIL import Image
 from hounsfield.data.store import Store, write_store
 from hounsfield.errors import (
     ConfigError,
+    DiskError,
     InterruptedRun,
     MemoryShortError,
     OutputError,
@@ -260,7 +261,7 @@ def test_a_folder_of_something_else_is_refused(study, tmp_path):
 
 def test_a_disk_without_space_is_refused_before_anything_is_written(study, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "SPARE_BYTES", 2**60)
-    with pytest.raises(OutputError, match=r"is on a disk with .* GiB free; the study needs about"):
+    with pytest.raises(DiskError, match=r"out needs about 1073741824\.0 GiB and its disk has"):
         run(plan(study()), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

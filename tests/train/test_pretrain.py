@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from hounsfield.data.store import Store, write_store
 from hounsfield.errors import (
     BusyError,
     ConfigError,
+    DiskError,
     DivergedError,
     OutputError,
     StoreError,
@@ -263,3 +265,12 @@ def test_two_processes_leave_one_run(store, tmp_path):
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
     load_into(create("resnet10_tiny"), tmp_path / "run")
+
+
+def test_a_disk_without_room_for_checkpoints_is_refused_before_anything_is_written(
+    store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 2**20))
+    with pytest.raises(DiskError, match=r"run needs about \d+ MiB and its disk has 1 MiB free"):
+        pretrain(config(store), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -100,8 +100,12 @@ def thin(
     from hounsfield.data.store import Store
     from hounsfield.data.thin import lines
     from hounsfield.data.thin import thin as drop
+    from hounsfield.progress import bar
 
-    for line in lines(drop(Store.open(path), out, distance=distance), distance):
+    store = Store.open(path)
+    with bar("slices", total=len(store)) as progress:
+        thinned = drop(store, out, distance=distance, advance=progress.advance)
+    for line in lines(thinned, distance):
         typer.echo(line)
     typer.echo(f"Store: {out}, curve in {out / 'thinning.svg'}")
 
@@ -111,11 +115,17 @@ def leaks(
 ) -> None:
     """Find what test and validation slices share with all that a network may have seen."""
     from hounsfield.data.leaks import leaks as find
-    from hounsfield.data.leaks import sides_of
+    from hounsfield.data.leaks import looks, sides_of
     from hounsfield.data.store import Store
+    from hounsfield.progress import bar
 
     pairs, unsplit = sides_of([Store.open(path) for path in paths])
-    found = [leak for judged, seen in pairs for leak in find(seen, [judged])]
+    with bar("slices", total=sum(looks(seen, [judged]) for judged, seen in pairs)) as progress:
+        found = [
+            leak
+            for judged, seen in pairs
+            for leak in find(seen, [judged], advance=progress.advance)
+        ]
     if not pairs:
         typer.echo(f"No test or validation slices in {', '.join(unsplit)}: nothing to leak into.")
     for leak in found:

@@ -14,26 +14,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hounsfield.data.convert import images_of
+from hounsfield.data.identify import PART, check_splits, labelled, rank
 from hounsfield.data.keys import Keys
-from hounsfield.data.labels import Labels, join
+from hounsfield.data.labels import Labels
+from hounsfield.data.refused import table
 from hounsfield.data.resample import Shape
-from hounsfield.data.store import COLUMNS, REFUSED, SPLITS, Store, StoreWriter
+from hounsfield.data.store import COLUMNS, REFUSED, Store, StoreWriter
 from hounsfield.data.volume import Refusal
-from hounsfield.errors import InputError, LeakError
+from hounsfield.errors import InputError
 from hounsfield.files import disk_errors, folder_whole
 from hounsfield.provenance import commit
 
-_PART: Final[Mapping[str, type[pl.DataType]]] = {
-    "file": pl.String,
-    "patient": pl.String,
-    "guess": pl.String,
-    "study": pl.String,
-    "series": pl.String,
-    "number": pl.Int64,
-    **{name: COLUMNS[name] for name in list(COLUMNS)[5:]},
-}
-"""The columns of a part's rows; `label NAME` columns follow."""
-_LABEL = "label "
 COUNTED: Final = ("files", "read", "skipped", "duplicate", "refused")
 _SHOWN = 5
 _AT_ONCE = 256  # slices in memory on their way from a part to the store
@@ -53,6 +44,7 @@ class Flow:
         unmatched: Rows of the label table that match no slice; 1 is the first below the header.
         notes: What is odd about series that went in.
         refusals: Every file that did not go in, and every frame.
+        listing: The table that has these by name.
     """
 
     files: int
@@ -68,6 +60,7 @@ class Flow:
     unmatched: tuple[int, ...]
     notes: tuple[str, ...]
     refusals: tuple[Refusal, ...]
+    listing: Path
 
 
 def assemble(
@@ -81,6 +74,7 @@ def assemble(
     labels: Labels | None,
     rows_by_file: Mapping[str, int],
     class_folders: str | None,
+    listing: Path,
 ) -> Flow:
     """Write the store `out`, or the successor of `before`, from `parts`; returns what became.
 
@@ -93,30 +87,15 @@ def assemble(
     refusals = [*refusals, *told, *copies]
     if not len(slices) and before is None:
         raise _nothing(refusals)
-    row = [rows_by_file.get(file) for file in slices["file"]]
-    slices = slices.with_columns(pl.Series("row", row, dtype=pl.Int64))
-    slices = _with_patients(slices, labels, keys)
-    if class_folders is not None:
-        first = pl.col("file").str.split("/").list
-        slices = slices.with_columns(
-            pl.when(first.len() > 1).then(first.first()).alias(class_folders)
-        )
-    slices = slices.rename({name: name.removeprefix(_LABEL) for name in slices.columns})
-    slices = slices.with_columns(_rank().alias("z"))
-    unmatched: tuple[int, ...] = ()
-    if labels is not None and len(slices):
-        if labels.has_split:
-            slices = slices.drop("split")
-        slices, missed = join(labels, slices, keys)
-        unmatched = tuple(missed["row"] + 1)
+    slices, unmatched = labelled(slices, labels, keys, rows_by_file, class_folders=class_folders)
     index = _index(slices, before)
-    _check_splits(index)
+    check_splits(index)
     # A patient's slices without a label stand on the side of those with one.
     index = index.with_columns(
         pl.coalesce("split", pl.col("split").drop_nulls().first().over("patient")).alias("split")
     )
     refused = sorted(set(refusals), key=lambda one: (one.file, one.reason))
-    flow = _flow(slices, index, refused, notes, unmatched)
+    flow = _flow(slices, index, refused, notes, unmatched, listing)
     if before is None or len(slices):
         _write(
             out,
@@ -125,14 +104,14 @@ def assemble(
             flow,
             before,
             shape,
-            keyed=keys.key is not None,
+            keys,
         )
     return flow
 
 
 def _gather(parts: Sequence[Path]) -> tuple[pl.DataFrame, list[Refusal], list[str]]:
     """The rows of all parts with `part` and `place`, the refusals and the notes."""
-    tables = [pl.DataFrame(schema={**_PART, "part": pl.Int64, "place": pl.Int64})]
+    tables = [pl.DataFrame(schema={**PART, "part": pl.Int64, "place": pl.Int64})]
     refusals: list[Refusal] = []
     notes: list[str] = []
     for number, part in enumerate(parts):
@@ -140,7 +119,7 @@ def _gather(parts: Sequence[Path]) -> tuple[pl.DataFrame, list[Refusal], list[st
         refusals += [Refusal(**one) for one in content["refused"]]
         notes += content["notes"]
         if content["slices"]:
-            table = pl.DataFrame(content["rows"], schema_overrides=_PART)
+            table = pl.DataFrame(content["rows"], schema_overrides=PART)
             tables.append(
                 table.with_columns(
                     pl.lit(number, pl.Int64).alias("part"),
@@ -165,65 +144,20 @@ def _without_copies(
     gone = marked.filter(pl.col("there") | pl.col("again"))
     first = dict(zip(fresh["source"], fresh["file"], strict=True))
     refusals = [
-        Refusal(file, "duplicate", "in the store already" if old else f"a copy of {first[source]}")
+        Refusal(file, "duplicate", "in the store already")
+        if old
+        else Refusal(file, "duplicate", "a copy of another", first[source])
         for file, old, source in gone.select("file", "there", "source").unique().rows()
     ]
     return fresh, refusals
 
 
-def _with_patients(slices: pl.DataFrame, labels: Labels | None, keys: Keys) -> pl.DataFrame:
-    """Every slice with its patient: told by the source, by the label table, by its neighbours.
-
-    Files of one folder are of one patient where nothing else is known, so the files that the
-    table leaves out belong to the patient of those that it names, if that is one.
-    """
-    told = pl.lit(None, pl.String)
-    if labels is not None and "patient" in labels.table.columns and labels.form == ("file",):
-        named = labels.table.select(
-            "row", pl.col("patient").map_elements(
-                lambda one: keys("patient", one), return_dtype=pl.String
-            ).alias("told"),
-        )  # fmt: skip
-        slices = slices.join(named, on="row", how="left", maintain_order="left")
-        told = pl.col("told")
-    neighbour = told.drop_nulls().first().over("guess")
-    one_neighbour = told.drop_nulls().n_unique().over("guess") == 1
-    slices = slices.with_columns(
-        pl.coalesce(
-            pl.col("patient"), told, pl.when(one_neighbour).then(neighbour), pl.col("guess")
-        ).alias("patient")
-    )
-    return slices.drop("told", strict=False)
-
-
-def _rank() -> pl.Expr:
-    """The place of a slice in its series from the feet; in the order of names where unknown."""
-    by_position = pl.col("z_mm").rank("ordinal").over("patient", "series")
-    by_order = pl.int_range(1, pl.len() + 1).over("patient", "series")
-    return (pl.coalesce(by_position, by_order) - 1).cast(pl.Int32)
-
-
 def _index(slices: pl.DataFrame, before: Store | None) -> pl.DataFrame:
-    names = [name for name in slices.columns if name not in {*_PART, "part", "place", "row", "z"}]
+    names = [name for name in slices.columns if name not in {*PART, "part", "place", "row", "z"}]
     index = slices.select([name for name in COLUMNS if name in slices.columns] + names)
     if before is None:
         return index
-    return pl.concat([before.index, index], how="diagonal_relaxed").with_columns(_rank().alias("z"))
-
-
-def _check_splits(index: pl.DataFrame) -> None:
-    sides = (
-        index.filter(pl.col("split").is_in(SPLITS))
-        .group_by("patient")
-        .agg(pl.col("split").unique().sort())
-        .filter(pl.col("split").list.len() > 1)
-        .sort("patient")
-    )
-    if len(sides):
-        raise LeakError(
-            f"{len(sides)} patients are in two splits, for example {sides['patient'][0]} in "
-            f"{' and '.join(sides['split'][0])}. Give every patient one split."
-        )
+    return pl.concat([before.index, index], how="diagonal_relaxed").with_columns(rank().alias("z"))
 
 
 def _flow(
@@ -232,6 +166,7 @@ def _flow(
     refusals: Sequence[Refusal],
     notes: Sequence[str],
     unmatched: tuple[int, ...],
+    listing: Path,
 ) -> Flow:
     read = set(slices["file"])
     lost = {one.file: one.status for one in refusals if one.file not in read}
@@ -247,10 +182,20 @@ def _flow(
         series=index["series"].n_unique(),
         patients=index["patient"].n_unique(),
         new=len(slices),
-        labelled=sum(any(one is not None for one in row) for row in index.select(labels).rows()),
+        labelled=_labelled(index.select(labels)),
         unmatched=unmatched,
         notes=tuple(notes),
         refusals=tuple(refusals),
+        listing=listing,
+    )
+
+
+def _labelled(labels: pl.DataFrame) -> int:
+    """How many rows have any value."""
+    return (
+        int(labels.select(pl.any_horizontal(pl.all().is_not_null())).to_series().sum() or 0)
+        if labels.width
+        else 0
     )
 
 
@@ -270,8 +215,7 @@ def _write(
     flow: Flow,
     before: Store | None,
     shape: Shape,
-    *,
-    keyed: bool,
+    keys: Keys,
 ) -> None:
     with _successor(out, before) as folder:
         writer = StoreWriter(folder, size=shape.size)
@@ -279,25 +223,24 @@ def _write(
             writer.take_over(before)
         for part in images:
             writer.add(part)
-        refused, counts, notes = _history(flow, before)
+        refused, counts, notes = _history(flow, before, keys)
         writer.close(
             index,
             refused=refused,
             commit=commit(),
             spacing_mm=shape.spacing_mm,
             crop=shape.crop,
-            keyed=keyed,
+            keyed=keys.key is not None,
             flow=counts,
             notes=notes,
         )
 
 
 def _history(
-    flow: Flow, before: Store | None
+    flow: Flow, before: Store | None, keys: Keys
 ) -> tuple[pl.DataFrame, dict[str, int], tuple[str, ...]]:
     """Refusals, counts of files and notes, of this ingest and of those before it."""
-    rows = [(one.file, one.status, one.reason) for one in flow.refusals]
-    refused = pl.DataFrame(rows, schema=REFUSED, orient="row")
+    refused = table(flow.refusals, keys)
     counts = {name: getattr(flow, name) for name in COUNTED}
     if before is None:
         return refused, counts, flow.notes

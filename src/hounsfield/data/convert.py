@@ -185,7 +185,7 @@ def _volumes(
         stored, spacing_mm = to_shape(volume, job.shape)
         series = job.keys("series", volume.series)
         notes = [f"series {series}: {note}" for note in volume.notes]
-        yield stored, list(_rows(job, volume, spacing_mm)), notes
+        yield stored, list(rows_of(job, volume, spacing_mm)), notes
 
 
 def quiet() -> None:
@@ -194,7 +194,7 @@ def quiet() -> None:
         logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
-def _rows(job: Job, volume: Volume, spacing_mm: tuple[float, float]) -> Iterator[dict[str, Any]]:
+def rows_of(job: Job, volume: Volume, spacing_mm: tuple[float, float]) -> Iterator[dict[str, Any]]:
     """The rows of the index for a volume; null for what is not known.
 
     `patient` is null where only a guess by the file's place is left, which is `guess`.

@@ -4,6 +4,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def read(headers: Sequence[Header], refuse: Refuse, announce: Announce) -> Itera
         taken: Header | None = None
         for header in spot:
             if taken is not None:
-                refuse(_refusal(header, "duplicate", _duplicate(header, taken)))
+                refuse(_duplicate(header, taken))
                 continue
             announce(header.entry.name)
             try:
@@ -98,9 +99,10 @@ def read(headers: Sequence[Header], refuse: Refuse, announce: Announce) -> Itera
     )
 
 
-def _duplicate(header: Header, taken: Header) -> str:
+def _duplicate(header: Header, taken: Header) -> Refusal:
     same = (header.sop, header.frame) == (taken.sop, taken.frame)
-    return f"{'the same image as' if same else 'at the same position as'} {_name(taken)}"
+    reason = f"{'the same image as' if same else 'at the same position as'} another"
+    return replace(_refusal(header, "duplicate", reason), other=taken.entry.name)
 
 
 def _steps(along: NDArray[np.float64]) -> tuple[float, list[str]]:
@@ -133,11 +135,6 @@ def _upright(
     if column[1] < 0:
         voxels = voxels[:, ::-1, :]
     return voxels, (pixel_mm[0], pixel_mm[1])
-
-
-def _name(header: Header) -> str:
-    name = header.entry.name
-    return f"frame {header.frame + 1} of {name}" if header.frame else name
 
 
 def _refusal(header: Header, status: Status, reason: str) -> Refusal:

@@ -118,6 +118,8 @@ def flow_lines(flow: Flow) -> Iterator[str]:
     reasons = Counter((one.status, one.reason) for one in flow.refusals)
     for (status, reason), count in reasons.most_common(_SHOWN):
         yield f"  {count} {status}: {reason}"
+    if flow.refusals:
+        yield f"  which files: {flow.listing}"
     yield (
         f"{flow.new} new slices; the store has {flow.slices} of {flow.patients} patients "
         f"in {flow.series} series, {flow.labelled} with a label"

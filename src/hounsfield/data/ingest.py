@@ -8,22 +8,25 @@ An interrupted ingest finds its parts again. `assemble` makes the store from all
 import re
 import shutil
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from hounsfield.data.archive import Entry, natural, walk
 from hounsfield.data.assemble import Flow, assemble, old_store
 from hounsfield.data.convert import Job, Unit, convert, is_whole, read_headers
+from hounsfield.data.identify import check_labels
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
 from hounsfield.data.labels import match_files, read_labels
+from hounsfield.data.refused import names_beside, write_names
 from hounsfield.data.resample import Crop, Shape
 from hounsfield.data.series import Header, group
 from hounsfield.data.store import Store
 from hounsfield.data.volume import Refusal
 from hounsfield.data.workers import Death, Staff
-from hounsfield.errors import ConfigError, DiskError, OutputError
-from hounsfield.files import sweep
+from hounsfield.errors import ConfigError, InputError, OutputError
+from hounsfield.files import check_space, sweep
 from hounsfield.lock import held
 from hounsfield.progress import bar
 
@@ -73,16 +76,19 @@ def ingest(
         raise ConfigError(f"{workers} workers cannot work; give at least 1.")
     before = _before(out, shape, append=append, keep_ids=keep_ids)
     table = read_labels(labels) if labels is not None else None
-    keys = Keys(None) if keep_ids else load_or_make(_outside(key or default_key_file(), out))
+    key = key or default_key_file()
+    keys = Keys(None) if keep_ids else load_or_make(_outside(key, out))
     staging = out.parent / f".{out.name}.ingest"
     job = Job(shape, keys, staging, patient_pattern, class_folders is not None)
     entries, refusals = look(sources)
     paths = {one.name: one.path / (one.member or "") for one in entries}
     rows = match_files(table, paths) if table is not None and table.form == ("file",) else {}
-    with held(staging), Staff(workers) as staff:
+    with _staged(staging), Staff(workers) as staff:
         sweep(out.parent, out.name)
         units, not_read = units_of(entries, staff)
-        _check_space(units, shape, out)
+        if table is not None:
+            check_labels(units, job, table, rows, before=before)
+        check_space(out, 2 * sum(len(unit.items) for unit in units) * 2 * shape.size**2)
         parts, died = _convert(units, job, staff)
         flow = assemble(
             out,
@@ -94,9 +100,25 @@ def ingest(
             labels=table,
             rows_by_file=rows,
             class_folders=class_folders,
+            listing=out / "refused.csv" if keep_ids else names_beside(key, out),
         )
-        shutil.rmtree(staging, ignore_errors=True)
+    if flow.refusals and not keep_ids:
+        write_names(flow.listing, flow.refusals, keys)
     return flow
+
+
+@contextmanager
+def _staged(staging: Path) -> Iterator[None]:
+    """Hold the folder of the parts; it stays only where it holds work to go on from."""
+    with held(staging):
+        try:
+            yield
+        except InputError:
+            if not any(staging.glob("*.i16")):
+                for part in staging.glob("*.json"):
+                    part.unlink()
+            raise
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _check_pattern(pattern: str | None) -> None:
@@ -221,19 +243,3 @@ def _place(unit: Unit) -> tuple[object, ...]:
 def blame(death: Death) -> list[Refusal]:
     """The refusal of the file that killed its reader, if it had announced one."""
     return [Refusal(death.file, "refused", death.reason)] if death.file else []
-
-
-def _check_space(units: Sequence[Unit], shape: Shape, out: Path) -> None:
-    """Fail now rather than after an hour: parts and store both need room for every slice.
-
-    Raises:
-        DiskError: There is less room than that.
-    """
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
-    needed = 2 * sum(len(unit.items) for unit in units) * 2 * shape.size**2
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DiskError(
-            f"{out} needs about {needed / 2**30:.1f} GiB and {folder} has {free / 2**30:.1f} GiB "
-            "free. Free space there, choose another folder or a smaller --size."
-        )

@@ -6,7 +6,7 @@ splits of a task, and the stores of a pre-training.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final, Literal
@@ -67,16 +67,34 @@ class Leak:
         )
 
 
-def leaks(seen: Sequence[Side], judged: Sequence[Side]) -> list[Leak]:
-    """Everything that each judged side shares with each seen side."""
-    return [leak for found in by_pair(seen, judged) for leak in found]
+def leaks(
+    seen: Sequence[Side],
+    judged: Sequence[Side],
+    *,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Leak]:
+    """Everything that each judged side shares with each seen side.
+
+    `advance` is told of slices as they are looked at, `looks(seen, judged)` in all.
+    """
+    return [leak for found in by_pair(seen, judged, advance=advance) for leak in found]
 
 
-def by_pair(seen: Sequence[Side], judged: Sequence[Side]) -> Iterator[list[Leak]]:
+def by_pair(
+    seen: Sequence[Side],
+    judged: Sequence[Side],
+    *,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[list[Leak]]:
     """What each judged side shares with each seen side, a list a pair; pixels are read once."""
-    looks = {id(side): _Look(side) for side in (*seen, *judged)}
+    looked = {id(side): _Look(side, advance) for side in (*seen, *judged)}
     for before, after in product(seen, judged):
-        yield _between(looks[id(before)], looks[id(after)])
+        yield _between(looked[id(before)], looked[id(after)])
+
+
+def looks(seen: Sequence[Side], judged: Sequence[Side]) -> int:
+    """How many slices are looked at: each once for its pixels, once for its hash."""
+    return 2 * sum(len(side.rows) for side in (*seen, *judged)) if seen and judged else 0
 
 
 def patient_leaks(seen: Sequence[Side], judged: Sequence[Side]) -> list[Leak]:
@@ -113,8 +131,9 @@ def sides_of(stores: Sequence[Store]) -> tuple[list[tuple[Side, list[Side]]], li
 class _Look:
     """A side, looked at as far as it is asked for."""
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: Side, advance: Callable[[int], None] = lambda _: None) -> None:
         self.side = side
+        self.advance = advance
         index = side.store.index[side.rows]
         self.patients = index["patient"].to_numpy().astype(object)
         self.sources = index["source"].to_list()
@@ -124,7 +143,7 @@ class _Look:
     @property
     def hashes(self) -> Hashes:
         if self._hashes is None:
-            self._hashes = difference_hashes(self.side.store, self.side.rows)
+            self._hashes = difference_hashes(self.side.store, self.side.rows, advance=self.advance)
         return self._hashes
 
     @property
@@ -133,10 +152,12 @@ class _Look:
         if self._pixels is None:
             self._pixels = []
             for start in range(0, len(self.side.rows), CHUNK):
-                for image in self.side.store.read(self.side.rows[start : start + CHUNK]):
+                part = self.side.rows[start : start + CHUNK]
+                for image in self.side.store.read(part):
                     flat = image.min() == image.max()
                     digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
                     self._pixels.append("" if flat else digest)
+                self.advance(len(part))
         return self._pixels
 
 

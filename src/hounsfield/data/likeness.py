@@ -1,5 +1,6 @@
 """How alike slices look: 64-bit difference hashes, and thumbnails that confirm what hashes say."""
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -18,8 +19,10 @@ THUMBNAIL = 32  # px a side
 Hashes = NDArray[np.uint64]
 
 
-def difference_hashes(store: Store, rows: NDArray[np.int64]) -> Hashes:
-    """The difference hash of every slice: `(rows,)`.
+def difference_hashes(
+    store: Store, rows: NDArray[np.int64], *, advance: Callable[[int], None] = lambda _: None
+) -> Hashes:
+    """The difference hash of every slice: `(rows,)`; `advance` is told how many came further.
 
     A slice is shown in 8 bits, averaged to 9 x 8, rounded, and bit (y, x) is set where pixel
     (y, x + 1) is brighter than pixel (y, x): what imagehash's `dhash` does with `hash_size=8`
@@ -33,6 +36,7 @@ def difference_hashes(store: Store, rows: NDArray[np.int64]) -> Hashes:
         small = np.rint(_averaged(store, part, HASH_SIDE, HASH_SIDE + 1))
         bits = (small[:, :, 1:] > small[:, :, :-1]).reshape(len(part), BITS)
         hashes[start : start + CHUNK] = (bits * powers).sum(1, dtype=np.uint64)
+        advance(len(part))
     return hashes
 
 

@@ -28,7 +28,7 @@ from scipy import ndimage
 
 from hounsfield.data.volume import AIR_HU
 from hounsfield.errors import ConfigError
-from hounsfield.files import disk_errors, write_text
+from hounsfield.files import check_space, disk_errors, write_text
 from hounsfield.lock import new_folder
 from hounsfield.seeding import stream
 
@@ -37,6 +37,7 @@ HEAD_SLICES, HEAD_STEP_MM = 14, 5.0
 TRUNK_SLICES, TRUNK_STEP_MM = 12, 45.0
 INTERCEPT = -1024
 MATRIX = 128
+HEADER_BYTES = 2048  # of a file, about
 
 # What makes the tasks hard. Chosen so that few labels are clearly worse than many, and many are
 # clearly short of perfect.
@@ -138,11 +139,13 @@ def phantom(
     Raises:
         OutputError: `out` exists.
         ConfigError: No patients, or a matrix that is too small to hold a body.
+        DiskError: The disk has no room for them, or is not writable.
     """
     if patients < 1 or matrix < 32:
         raise ConfigError(
             f"{patients} patients of {matrix} px were asked for; at least 1 of at least 32 px."
         )
+    check_space(out, patients * (HEAD_SLICES + TRUNK_SLICES) * (2 * matrix**2 + HEADER_BYTES))
     with new_folder(out) as folder:
         everyone = [draw_patient(number, seed) for number in range(patients)]
         splits = _splits(everyone, seed)

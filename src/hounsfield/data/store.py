@@ -54,7 +54,10 @@ _WHERE_UNKNOWN: Final[Mapping[str, Any]] = {
     "study": "", "vendor": "", "kernel": "", "contrast": "", "sex": "", "age": "", "units": "hu",
     "source": "", "z": 0,
 }  # fmt: skip
-REFUSED: Final = {"file": pl.String, "status": pl.String, "reason": pl.String}
+REFUSED: Final = {
+    "file": pl.String, "status": pl.String, "reason": pl.String, "other": pl.String
+}  # fmt: skip
+"""The columns of `refused.csv`; `file` and `other` are keyed hashes unless identities are kept."""
 
 
 class Shard(Config):
@@ -208,7 +211,7 @@ class StoreWriter:
 
         Args:
             index: A row a slice in the order of `add`; `complete_index` says what may be left out.
-            refused: Columns file, status, reason.
+            refused: The columns of `REFUSED`.
             **facts: Fields of `StoreFacts` that the writer cannot know.
         """
         while self._waiting:

@@ -6,7 +6,7 @@ arXiv 2410.14524: a 64-bit difference hash, distance 6, slice by slice through e
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hounsfield.data.likeness import BITS, CHUNK, Hashes, difference_hashes, distances
 from hounsfield.data.store import Store, StoreWriter
 from hounsfield.errors import ConfigError
-from hounsfield.files import write_text
+from hounsfield.files import check_space, write_text
 from hounsfield.lock import new_folder
 from hounsfield.provenance import commit
 
@@ -39,11 +39,17 @@ class Thinned:
     curve: Mapping[int, int]
 
 
-def thin(store: Store, out: Path, *, distance: int = DISTANCE) -> Thinned:
+def thin(
+    store: Store,
+    out: Path,
+    *,
+    distance: int = DISTANCE,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Thinned:
     """Write the store `out` with the slices of `store` that are no near-duplicates.
 
     `out` also holds `thinned.csv` (series, slices, kept) and `thinning.svg`, the curve of kept
-    slices over the distance.
+    slices over the distance. `advance` is told of slices as they are hashed.
 
     Raises:
         OutputError: `out` exists.
@@ -53,7 +59,7 @@ def thin(store: Store, out: Path, *, distance: int = DISTANCE) -> Thinned:
         raise ConfigError(f"a distance of {distance} is not allowed; give 0 to {BITS - 1} bits.")
     with new_folder(out) as folder:
         index = store.index
-        hashes = difference_hashes(store, index["slice"].to_numpy())
+        hashes = difference_hashes(store, index["slice"].to_numpy(), advance=advance)
         volumes = _volumes(index)
         kept = {series: rows[keep(hashes[rows], distance)] for series, rows in volumes.items()}
         table = pl.DataFrame(
@@ -66,6 +72,7 @@ def thin(store: Store, out: Path, *, distance: int = DISTANCE) -> Thinned:
             for other in sorted({*CURVE, distance})
         }
         rows = np.sort(np.concatenate([np.zeros(0, np.int64), *kept.values()]))
+        check_space(out, len(rows) * 2 * store.size**2)
         _write(store, rows, folder, distance)
         write_text(folder / "thinned.csv", table.write_csv())
         write_text(folder / "thinning.svg", _figure(curve, distance))

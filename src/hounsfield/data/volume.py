@@ -20,11 +20,19 @@ Status = Literal["skipped", "duplicate", "refused"]
 
 @dataclass(frozen=True)
 class Refusal:
-    """A file that stays out of the store: sound but not for us, known already, or not readable."""
+    """A file that stays out of the store: sound but not for us, known already, or not readable.
+
+    Attributes:
+        file: Its name.
+        status: Which of the three.
+        reason: In words that name nobody and no file.
+        other: The file that a duplicate repeats.
+    """
 
     file: str
     status: Status
     reason: str
+    other: str = ""
 
 
 Refuse = Callable[[Refusal], None]

@@ -11,7 +11,7 @@ from typing import Any
 
 from hounsfield.data.store import Store
 from hounsfield.errors import InterruptedRun, MachineError, OutputError
-from hounsfield.files import sweep
+from hounsfield.files import check_space, sweep
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
 from hounsfield.study import features, leakage
@@ -21,12 +21,12 @@ from hounsfield.study.plan import Cell, Plan
 from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.record import write_plan
 from hounsfield.study.worker import Ended, Worker
+from hounsfield.train import checkpoint
 from hounsfield.train.device import fabric
 from hounsfield.train.log import bar_over
 from hounsfield.train.pretrain import build
 
 SCORE_BYTES = 32  # of a row of scores besides its logits, uncompressed: row, patient, label, split
-CHECKPOINT_SHARES = 9  # two kept and one being written, each weights and two moments
 SPARE_BYTES = 50 * 2**20
 
 
@@ -60,10 +60,10 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
         jobs: Pre-trainings (on the CPU) and cells side by side.
 
     Raises:
-        OutputError: `out` is another study's, or its disk has too little space.
+        OutputError: `out` is another study's.
         LeakError: Test images are trained on.
         BusyError: Another process is at work in `out`.
-        DiskError: The disk is full or not writable.
+        DiskError: The disk has too little space, or is not writable.
         InterruptedRun: Stopped by the user; finished cells are kept.
     """
     claim(plan, out)
@@ -90,8 +90,8 @@ def claim(plan: Plan, out: Path) -> None:
     """Refuse an output that is not ours to write, before anything is written.
 
     Raises:
-        OutputError: `out` is a file, another study's folder, some other folder, or on a disk
-            without the space that the study needs.
+        OutputError: `out` is a file, another study's folder or some other folder.
+        DiskError: Its disk has not the space that the study needs.
     """
     if out.is_file():
         raise OutputError(f"{out} is a file. Choose a folder.")
@@ -99,13 +99,7 @@ def claim(plan: Plan, out: Path) -> None:
         _refuse_another(plan, out)
     elif out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise OutputError(f"{out} holds something that is no study. Choose an empty or new folder.")
-    above = next(path for path in (out, *out.absolute().parents) if path.exists())
-    free, needed = shutil.disk_usage(above).free, disk_bytes(plan, out)
-    if free < needed:
-        raise OutputError(
-            f"{out} is on a disk with {free / 2**30:.1f} GiB free; the study needs about "
-            f"{needed / 2**30:.1f} GiB. Free some, or choose another disk."
-        )
+    check_space(out, disk_bytes(plan, out))
 
 
 def _refuse_another(plan: Plan, out: Path) -> None:
@@ -145,15 +139,14 @@ def disk_bytes(plan: Plan, out: Path) -> int:
         if not is_finished(out, cell)
     )
     runs = [one for one in plan.pretrainings.values() if not is_finished(out, one)]
-    size = {one.name: CHECKPOINT_SHARES * _method_bytes(one) for one in runs}
+    size = {one.name: _run_bytes(one) for one in runs}
     seen = features.size_bytes(plan, out)
     return rows + seen + sum(size[one.name] for one in runs) + SPARE_BYTES
 
 
-def _method_bytes(one: Pretraining) -> int:
+def _run_bytes(one: Pretraining) -> int:
     corpus = sum(len(rows) for rows in one.rows().values())
-    state = build(one.config, corpus_size=corpus).state_dict().values()
-    return sum(tensor.numel() * tensor.element_size() for tensor in state)
+    return checkpoint.room(build(one.config, corpus_size=corpus))
 
 
 def _pretrain(plan: Plan, out: Path, *, jobs: int) -> dict[str, Ended]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from hounsfield.files import disk_errors, write_whole
 
 KEPT = 2
+SHARES = 3  # of a checkpoint: weights and, of most optimisers, two moments
 _NAME = re.compile(r"step-(\d{9})\.([0-9a-f]{64})\.pt")
 
 
@@ -33,6 +35,17 @@ def save(folder: Path, state: dict[str, Any], *, step: int) -> Path:
             if old != path:
                 old.unlink(missing_ok=True)
     return path
+
+
+def room(model: nn.Module) -> int:
+    """About how many bytes the checkpoints of `model` take: those kept, and one being written."""
+    state = model.state_dict().values()
+    return (KEPT + 1) * SHARES * sum(one.numel() * one.element_size() for one in state)
+
+
+def taken(folder: Path) -> int:
+    """The bytes of the checkpoints that are there."""
+    return sum(path.stat().st_size for path in _files(folder))
 
 
 def newest(

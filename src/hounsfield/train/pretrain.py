@@ -17,7 +17,7 @@ from hounsfield.data.batches import Batch, Batches
 from hounsfield.data.store import Store
 from hounsfield.data.window import WINDOWS
 from hounsfield.errors import ConfigError, one_of
-from hounsfield.files import sweep
+from hounsfield.files import check_space, sweep
 from hounsfield.lock import held
 from hounsfield.methods import METHODS, find
 from hounsfield.methods.base import Method
@@ -25,7 +25,7 @@ from hounsfield.models.backbone import create
 from hounsfield.models.gather import synchronise
 from hounsfield.models.pretrained import load_into
 from hounsfield.seeding import seed_of
-from hounsfield.train import run_folder
+from hounsfield.train import checkpoint, run_folder
 from hounsfield.train.device import DeviceName, Precision, fabric
 from hounsfield.train.faults import unchanged
 from hounsfield.train.health import Watcher
@@ -35,7 +35,7 @@ from hounsfield.train.papers import defaults
 from hounsfield.train.processes import launch
 from hounsfield.train.run_folder import CONFIG, Rows, Run
 from hounsfield.train.schedule import Budget, Schedule, steps_of
-from hounsfield.train.training import LoopConfig
+from hounsfield.train.training import CHECKPOINTS, LoopConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -140,6 +140,7 @@ def pretrain(config: PretrainConfig, out: Path, *, rows: Rows | None = None) -> 
         BusyError: Another process is at work in `out`.
         StoreError: A store is missing or damaged.
         ConfigError: The settings do not fit together or to the stores.
+        DiskError: The disk has no room for the checkpoints, or is not writable.
     """
     stores = {path: Store.open(path) for path in config.stores}
     chosen = {path: _rows(store, config, rows) for path, store in stores.items()}
@@ -199,6 +200,7 @@ def _work(
     if machines.world_size > 1:
         synchronise(method)
     if machines.is_global_zero:
+        check_space(out, checkpoint.room(method) - checkpoint.taken(out / CHECKPOINTS))
         run_folder.claim(out, config, identity)
     images = config.batch_size * config.loop.accumulate
     fitted = fit(
