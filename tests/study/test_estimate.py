@@ -23,13 +23,15 @@ def test_a_dry_run_counts_what_is_left_and_writes_nothing(study, tmp_path):
     assert (seen.patients, seen.comparisons) == (4, 1)
     assert not (tmp_path / "out").exists()
     text = "\n".join(seen.lines())
-    assert "cells: 8, of which 8 are left" in text
+    assert "cells: 8, of which 8 are left\n  lesion, fair: scratch, spark; 4 cells each\n" in text
+    assert "note: All repeats share one checkpoint per pre-trained arm" in text
     assert "with 4 test patients, 2 repeats and 1 comparisons" in text
 
 
 def test_a_study_that_can_show_nothing_says_so():
     seen = Estimate(
-        cells=1, cells_left=1, pretrainings_left=0, pretrain_hours=0.0, cell_hours=0.0,
+        groups=(), warnings=(), cells=1, cells_left=1,
+        pretrainings_left=0, pretrain_hours=0.0, cell_hours=0.0,
         disk_bytes=0, patients=2, repeats=1, smallest_effect=visible(2, 1, 1), comparisons=1,
     )  # fmt: skip
     assert seen.smallest_effect > 1

@@ -251,7 +251,7 @@ def test_somebody_elses_scores_are_judged_on_the_same_images(study, tmp_path, cs
         np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, rtol=1e-5)
 
 
-def scores_of_test_may_be_of_one_fraction_and_repeat(study, tmp_path, csv):
+def test_somebody_elses_scores_may_be_of_one_fraction(study, tmp_path, csv):
     table, path = csv
     pl.concat(
         [

@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 
 from hounsfield.data.store import Store, write_store
@@ -179,6 +180,16 @@ def test_a_failed_pretraining_costs_its_own_cells_alone(study, tmp_path):
     assert len(list(tmp_path.glob("cells/*/scores.parquet"))) == 1
 
 
+@pytest.fixture
+def one_thread():
+    """Each of two jobs has half of the threads, and their number decides how sums are rounded."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_cells_side_by_side_score_what_they_score_alone(study, tmp_path):
     planned = plan(study(repeats=1))
     run(planned, tmp_path / "alone")
@@ -191,6 +202,7 @@ def test_cells_side_by_side_score_what_they_score_alone(study, tmp_path):
         assert one.equals(two)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_pretrainings_side_by_side_are_those_made_alone(study, tmp_path):
     planned = plan(study(arms=["spark"], pretrain=SPARK, repeats=1, fractions=[1.0], folds=3))
     run(planned, tmp_path / "alone")

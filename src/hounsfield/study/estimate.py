@@ -34,6 +34,7 @@ class Estimate:
     """What a plan costs and can show.
 
     Attributes:
+        groups: Task, protocol and arms of the plan's cells, and how many cells each arm has there.
         cells, cells_left: All of the plan's, and those that are not finished.
         pretrainings_left: Runs that are not finished.
         pretrain_hours, cell_hours: Of what is left, on this machine, one after the other.
@@ -43,8 +44,10 @@ class Estimate:
         smallest_effect: Difference of AUC that is found with a probability of 80 %, above 1 where
             none is; NaN where the plan compares nothing.
         comparisons: In the family that shares the error rate.
+        warnings: What a reader of the results will have to know.
     """
 
+    groups: tuple[tuple[str, str, tuple[str, ...], int], ...]
     cells: int
     cells_left: int
     pretrainings_left: int
@@ -55,22 +58,29 @@ class Estimate:
     repeats: int
     smallest_effect: float
     comparisons: int
+    warnings: tuple[str, ...]
 
     def lines(self) -> Iterator[str]:
         """The estimate in words."""
         yield f"cells: {self.cells}, of which {self.cells_left} are left"
+        for task, protocol, arms, each in self.groups:
+            yield f"  {task}, {protocol}: {', '.join(arms)}; {each} cells each"
         yield f"pre-trainings left: {self.pretrainings_left}"
-        hours = self.pretrain_hours + self.cell_hours
         yield (
-            f"time left: about {hours:.1f} hours on this machine, one after the other "
-            f"({self.pretrain_hours:.1f} to pre-train, {self.cell_hours:.1f} for cells)"
+            f"time left: about {_in_words(self.pretrain_hours + self.cell_hours)} on this machine, "
+            f"one after the other ({_in_words(self.pretrain_hours)} to pre-train, "
+            f"{_in_words(self.cell_hours)} for cells)"
         )
         yield f"disk: about {self.disk_bytes / 2**30:.1f} GiB"
+        yield self._visible()
+        for warning in self.warnings:
+            yield f"note: {warning}"
+
+    def _visible(self) -> str:
         if math.isnan(self.smallest_effect):
-            yield "smallest visible effect: nothing is compared"
-            return
+            return "smallest visible effect: nothing is compared"
         effect = f"a difference of AUC of about {self.smallest_effect:.2f}"
-        yield (
+        return (
             f"smallest visible effect: {effect if self.smallest_effect <= 1 else 'none whatever'} "
             f"(found 4 times in 5 with {self.patients} test patients, {self.repeats} repeats and "
             f"{self.comparisons} comparisons, if scores vary as in our simulated studies at AUC "
@@ -86,6 +96,7 @@ def estimate(plan: Plan, out: Path) -> Estimate:
     patients = len({p for (of, _), split in plan.splits.items() if of == task for p in split.test})
     comparisons = len(plan.primary.family) if plan.primary else 0
     return Estimate(
+        groups=tuple(_groups(plan)),
         cells=len(plan.cells),
         cells_left=len(left),
         pretrainings_left=len(runs),
@@ -98,6 +109,7 @@ def estimate(plan: Plan, out: Path) -> Estimate:
             patients, plan.config.repeats, comparisons, folds=max(plan.config.folds, 1)
         ),
         comparisons=comparisons,
+        warnings=plan.warnings,
     )
 
 
@@ -116,6 +128,16 @@ def visible(patients: int, repeats: int, comparisons: int, *, folds: int = 1) ->
     return float(
         smallest_effect(usual, patients=patients, repeats=repeats, alpha=ALPHA / comparisons)
     )
+
+
+def _groups(plan: Plan) -> Iterator[tuple[str, str, tuple[str, ...], int]]:
+    for task, protocol in dict.fromkeys((cell.task, cell.protocol) for cell in plan.cells):
+        arms = [cell.arm for cell in plan.cells if (cell.task, cell.protocol) == (task, protocol)]
+        yield task, protocol, tuple(dict.fromkeys(arms)), arms.count(arms[0])
+
+
+def _in_words(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 2 else f"{math.ceil(60 * hours)} minutes"
 
 
 def _pretrain_seconds(runs: list[Pretraining]) -> float:

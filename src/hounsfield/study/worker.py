@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from hounsfield.data.split import Split, strata
@@ -234,6 +235,7 @@ def _facts(cell: Cell, plan: Plan, ended: Ended, trained: Trained | None) -> dic
         "reason": ended.reason,
         "exit_code": ended.exit_code,
         "wall_s": round(ended.wall_s, 3),
+        "threads": torch.get_num_threads(),  # they decide in which order sums are rounded
         "seed": cell.seed,
         "n_train_patients": len(cell.rung.train),
         "n_train_images": len(labels),
