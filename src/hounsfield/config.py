@@ -35,9 +35,7 @@ def load(kind: type[C], path: Path | None = None, *, overrides: Sequence[str] = 
     Raises:
         ConfigError: The file is missing, not TOML, too large, or a key or value is not allowed.
     """
-    values = read_toml(path) if path is not None else {}
-    for override in overrides:
-        _set(values, override)
+    values = overridden(read_toml(path) if path is not None else {}, overrides)
     return parse(kind, values, where=str(path) if path is not None else "settings")
 
 
@@ -60,6 +58,31 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as a config: {error}.") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}.") from None
+
+
+def placed(folder: Path, place: Any, *, must: bool = True) -> Any:
+    """What a file in `folder` names as `place`: paths in a file count from where it lies.
+
+    Args:
+        folder: Absolute.
+        place: A path; what is no text is left for the configuration to refuse.
+        must: Whether it can only be a path. Where it may be a name as well, it is a path if
+            something lies there.
+    """
+    if isinstance(place, str) and (must or (folder / place).exists()):
+        return str(folder / place)
+    return place
+
+
+def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`values` with `key=value` overrides put in, in place.
+
+    Raises:
+        ConfigError: An override is not of this form, or goes below a value.
+    """
+    for override in overrides:
+        _set(values, override)
+    return values
 
 
 def parse(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:

@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -25,7 +26,7 @@ from hounsfield.methods.moco_v2 import MoCoV2
 from hounsfield.models.backbone import create
 from hounsfield.models.pretrained import load_into
 from hounsfield.seeding import stream
-from hounsfield.train.pretrain import PretrainConfig, pretrain
+from hounsfield.train.pretrain import PretrainConfig, load_pretrain, pretrain
 
 
 class Poisoned(MoCoV2):
@@ -67,6 +68,27 @@ def config(store, **values):
         "device": "cpu",
     }
     return parse(PretrainConfig, {**plain, **values}, where="test")
+
+
+def test_paths_of_a_file_count_from_its_folder_and_those_of_overrides_from_here(
+    tmp_path, monkeypatch
+):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "weights.pt").touch()
+    (home / "run.toml").write_text('stores = ["ct", "../mr"]\ninit = "weights.pt"')
+    monkeypatch.chdir(tmp_path)
+    given = load_pretrain(Path("home/run.toml"))
+    assert given.stores == (f"{home}/ct", f"{home}/../mr")
+    assert given.init == f"{home}/weights.pt"
+    other = load_pretrain(Path("home/run.toml"), overrides=['stores=["ct"]', "init=weights.pt"])
+    assert (other.stores, other.init) == (("ct",), "weights.pt")
+    (home / "run.toml").write_text('stores = ["/data/ct"]\ninit = "owner/name"')
+    given = load_pretrain(Path("home/run.toml"))
+    assert (given.stores, given.init) == (("/data/ct",), "owner/name")
+    (home / "run.toml").write_text("stores = 3")
+    with pytest.raises(ConfigError, match=r"home/run\.toml: stores = 3 is not allowed"):
+        load_pretrain(Path("home/run.toml"))
 
 
 def test_a_run_leaves_an_encoder_that_loads_as_a_backbone(store, tmp_path):

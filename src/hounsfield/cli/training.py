@@ -15,11 +15,10 @@ def pretrain(
     ] = None,
 ) -> None:
     """Pre-train a backbone on the slices of one or more stores."""
-    from hounsfield.config import load
-    from hounsfield.train.pretrain import PretrainConfig
+    from hounsfield.train.pretrain import load_pretrain
     from hounsfield.train.pretrain import pretrain as train
 
-    run = train(load(PretrainConfig, config, overrides=settings or ()), out)
+    run = train(load_pretrain(config, overrides=settings or ()), out)
     typer.echo(
         f"Run: {run.folder} ({run.steps} steps, loss {run.final_loss:.4g}, "
         f"{run.images_per_s:.0f} images/s)"

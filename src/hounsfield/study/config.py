@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from hounsfield.config import Config, parse, read_toml
+from hounsfield.config import Config, parse, placed, read_toml
 from hounsfield.errors import one_of
 from hounsfield.judge.declared import CONTROLS, SCRATCH
 from hounsfield.study.task import TaskConfig
@@ -225,20 +225,14 @@ def load_study(path: Path) -> StudyConfig:
     for table in ("stores", "weights", "predictions"):
         if isinstance(values.get(table), dict):
             values[table] = {
-                name: _placed(home, place, must=table != "weights")
+                name: placed(home, place, must=table != "weights")
                 for name, place in values[table].items()
             }
     if isinstance(values.get("pretrain"), dict):
         for run in values["pretrain"].values():
             if isinstance(run, dict) and "init" in run:
-                run["init"] = _placed(home, run["init"], must=False)
+                run["init"] = placed(home, run["init"], must=False)
     return parse(StudyConfig, values, where=str(path))
-
-
-def _placed(folder: Path, place: Any, *, must: bool) -> Any:
-    if isinstance(place, str) and (must or (folder / place).exists()):
-        return str(folder / place)
-    return place
 
 
 def _check_primary(primary: Primary, study: StudyConfig) -> None:

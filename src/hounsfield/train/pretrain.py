@@ -1,7 +1,7 @@
 """From stores to a run: a backbone trained by a method, and all that is needed to go on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from hounsfield.augment.views import recipe
-from hounsfield.config import Config, parse
+from hounsfield.config import Config, overridden, parse, placed, read_toml
 from hounsfield.data.batches import Batch, Batches
 from hounsfield.data.store import Store
 from hounsfield.data.window import WINDOWS
@@ -40,7 +40,7 @@ from hounsfield.train.training import CHECKPOINTS, LoopConfig
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["CONFIG", "PretrainConfig", "Rows", "Run", "build", "pretrain"]
+__all__ = ["CONFIG", "PretrainConfig", "Rows", "Run", "build", "load_pretrain", "pretrain"]
 
 
 class PretrainConfig(Config):
@@ -48,7 +48,7 @@ class PretrainConfig(Config):
 
     Attributes:
         method: A registered name, an entry point, or `package.module:Class`.
-        stores: Folders that `ingest` made.
+        stores: Folders that `ingest` made; in a file, from where the file lies.
         leave_out: Splits whose slices are never shown; slices without a split are shown.
         backbone: timm's name, or one of our small ones.
         channels: Of the network's input; the grey image is repeated over them.
@@ -123,6 +123,23 @@ class PretrainConfig(Config):
         if self.window not in WINDOWS:
             raise ConfigError(one_of("window", self.window, WINDOWS))
         return WINDOWS[self.window].low, WINDOWS[self.window].high
+
+
+def load_pretrain(path: Path, *, overrides: Sequence[str] = ()) -> PretrainConfig:
+    """The pre-training in the file `path`, with `key=value` overrides.
+
+    Paths in the file count from the file's own folder, those of overrides from where we run. An
+    `init` that is no file there may be a name or a hub id, and stays as it is.
+
+    Raises:
+        ConfigError: The file is missing, not TOML, or says something that is not allowed.
+    """
+    values, home = read_toml(path), path.resolve().parent
+    if isinstance(values.get("stores"), list):
+        values["stores"] = [placed(home, place) for place in values["stores"]]
+    if "init" in values:
+        values["init"] = placed(home, values["init"], must=False)
+    return parse(PretrainConfig, overridden(values, overrides), where=str(path))
 
 
 def pretrain(config: PretrainConfig, out: Path, *, rows: Rows | None = None) -> Run:
