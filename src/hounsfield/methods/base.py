@@ -29,6 +29,7 @@ class Plateau:
         within: How near to it a loss must stay to be called resting.
         name: The level in a formula's words.
         meaning: What the network does there.
+        cause: What most likely brought it there.
         change: The settings to change.
     """
 
@@ -36,6 +37,7 @@ class Plateau:
     within: float
     name: str
     meaning: str
+    cause: str
     change: str
 
 

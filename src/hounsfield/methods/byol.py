@@ -88,6 +88,7 @@ class BYOL(Method):
             within=0.002,
             name="least possible",
             meaning="every image has the same projection, or the views hardly differ",
+            cause="the slow copy follows too fast, or the learning rate is too high",
             change="Raise byol.momentum, lower optim.lr, raise batch_size, or take views that "
             "differ more (recipe).",
         )

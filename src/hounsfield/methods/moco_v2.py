@@ -96,10 +96,11 @@ class MoCoV2(Method):
         level = math.log(1 + len(self.queue.rows))
         return Plateau(
             loss=level,
-            within=0.005 * level,
+            within=0.001 * level,  # where a queue holds the whole corpus, healthy ones come near
             name="ln(1 + queue)",
             meaning="an image's other view is no nearer to it than any other image",
-            change="Raise optim.lr, lower moco_v2.temperature, or raise batch_size.",
+            cause="the temperature is too high to tell keys apart, or the learning rate too low",
+            change="Lower moco_v2.temperature, raise optim.lr, or raise batch_size.",
         )
 
     def after_step(self, progress: float) -> None:

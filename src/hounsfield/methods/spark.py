@@ -96,6 +96,7 @@ class SparK(Method):
             within=0.005,
             name="a patch's variance",
             meaning="every hidden patch is drawn as one even grey",
+            cause="the learning rate is too low, or the window shows little but noise",
             change="Raise optim.lr, lower spark.mask_ratio, or widen the window.",
         )
 

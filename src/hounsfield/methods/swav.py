@@ -97,8 +97,8 @@ class SwAV(Method):
             within=0.005 * math.log(self.config.prototypes),
             name="ln(prototypes)",
             meaning="every image is predicted to be of all clusters alike",
-            change="Lower swav.prototypes (below the queue and the batch), lower swav.epsilon, or "
-            "raise optim.lr.",
+            cause="the assignments are as even, because epsilon is too high for features so alike",
+            change="Lower swav.epsilon (to 0.02, say), then swav.prototypes, or raise optim.lr.",
         )
 
     def before_step(self, progress: float) -> None:

@@ -66,20 +66,26 @@ def check_features(seen: Mapping[str, float]) -> None:
     spread, entropy = seen["feature_std"], seen.get("prototype_entropy", 1.0)
     if entropy < LEAST_ENTROPY:
         what = f"prototype entropy {entropy:.2g} (1 is even use): all images on one prototype"
+        cause = "the learning rate is too high, or the assignments are too hard"
         change = "Lower optim.lr, raise swav.epsilon, or lower swav.prototypes."
     elif spread < LEAST_STD:
         what = f"feature std {spread:.2g} (0 is complete collapse): all images have one feature"
-        change = "Lower optim.lr or optim.weight_decay, or raise batch_size."
+        cause = (
+            "the learning rate or the weight decay is too high, or the slices look all alike "
+            "through this window"
+        )
+        change = "Lower optim.lr or optim.weight_decay, or choose another window."
     else:
         return
-    raise _collapsed(f"{what}, at step {int(seen['step'])}. {change}")
+    raise _collapsed(f"{what}, at step {int(seen['step'])}", cause=cause, change=change)
 
 
 def check_plateau(line: Mapping[str, float], plateau: Plateau | None) -> None:
     """Raise where a method, after some patience, still rests where it has learnt nothing.
 
     Args:
-        line: `step`, `progress` and `loss`.
+        line: `step`, `progress`, `loss` and, from the second look on, `loss_before`: the loss at
+            the look before. One that only passes by the level is not at rest.
         plateau: The method's; None where it has none.
 
     Raises:
@@ -87,11 +93,10 @@ def check_plateau(line: Mapping[str, float], plateau: Plateau | None) -> None:
     """
     if plateau is None or line["step"] < PATIENT_STEPS or line["progress"] < PATIENT_SHARE:
         return
-    if abs(line["loss"] - plateau.loss) <= plateau.within:
-        raise _collapsed(
-            f"loss = {plateau.name} = {plateau.loss:.4g} at step {int(line['step'])}: "
-            f"{plateau.meaning}. {plateau.change}"
-        )
+    losses = (line["loss"], line.get("loss_before", math.inf))
+    if all(abs(loss - plateau.loss) <= plateau.within for loss in losses):
+        what = f"loss = {plateau.name} = {plateau.loss:.4g} at step {int(line['step'])}"
+        raise _collapsed(f"{what}: {plateau.meaning}", cause=plateau.cause, change=plateau.change)
 
 
 def _diverged(what: str, *, step: int, lr: float) -> DivergedError:
@@ -101,5 +106,7 @@ def _diverged(what: str, *, step: int, lr: float) -> DivergedError:
     )
 
 
-def _collapsed(message: str) -> CollapsedError:
-    return CollapsedError(f"{message} To go on all the same: --set loop.alarms=false.")
+def _collapsed(what: str, *, cause: str, change: str) -> CollapsedError:
+    return CollapsedError(
+        f"{what}. Likely cause: {cause}. {change} To go on all the same: --set loop.alarms=false."
+    )

@@ -81,6 +81,7 @@ class Training:
         self.step, self._lr = 0, 0.0
         self._first_loss: float | None = None
         self._line: dict[str, float] = {}
+        self._looked: dict[str, float] = {}
         self._mean = _Mean()
         self._saved = -1
         self._spent, self._started = 0.0, time.perf_counter()
@@ -143,13 +144,18 @@ class Training:
         self._mean = _Mean()
 
     def look(self, watch: Watch) -> None:
-        """Write what `watch` sees in the model in eval mode; the weights stay as they are."""
+        """Write what `watch` sees in the model in eval mode; the weights stay as they are.
+
+        It gets the latest line, with the loss at the look before as `loss_before`.
+        """
         self.model.eval()
         try:
             with torch.no_grad():
-                seen = watch(self.model, {"step": self.step, **self._line})
+                seen = watch(self.model, {"step": self.step, **self._line, **self._looked})
         finally:
             self.model.train()
+        if "loss" in self._line:
+            self._looked = {"loss_before": self._line["loss"]}
         if seen:
             self.log.metrics(self.step, seen)
 
@@ -184,6 +190,7 @@ class Training:
             "mean": self._mean.state(),
             "first_loss": self._first_loss,
             "line": self._line,
+            "looked": self._looked,
             "lr": self._lr,
             "seconds": self.seconds,
             "offset": self.log.offset(),
@@ -205,6 +212,7 @@ class Training:
             self.ema.load_state_dict(state["ema"])
         self._mean = _Mean(state["mean"])
         self._first_loss, self._line = state["first_loss"], state["line"]
+        self._looked = state.get("looked", {})
         self._lr = state["lr"]
         self._spent = state["seconds"]
         return int(state["offset"])
