@@ -1,9 +1,10 @@
-"""One of two processes that share a batch: `python two_processes.py RANK FOLDER`."""
+"""What one process does with a batch, and what each of two does that share it."""
 
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 from timm.layers import BatchNormAct2d
 from torch import distributed, nn
 
@@ -13,6 +14,10 @@ from hounsfield.methods.base import Method
 from hounsfield.models.backbone import create
 from hounsfield.models.gather import gather, own_rows, processes, synchronise
 from hounsfield.models.layout import Layout
+from hounsfield.train.loop import fit
+from hounsfield.train.optim import OptimConfig
+from hounsfield.train.schedule import Schedule
+from hounsfield.train.training import LoopConfig
 
 OPTIONS = {
     "byol": {"hidden_dim": 32, "projection_dim": 16},
@@ -20,7 +25,7 @@ OPTIONS = {
     "spark": {"decoder_width": 32},
     "swav": {"hidden_dim": 32, "projection_dim": 16, "prototypes": 12, "queue_size": 16},
 }
-BATCH, STEPS = 8, 3
+BATCH, STEPS, LR = 8, 3, 0.05
 
 
 def make(name: str) -> Method:
@@ -30,9 +35,20 @@ def make(name: str) -> Method:
     return kind(create("resnet10_tiny"), config, image_size=64, corpus_size=16).double()
 
 
-def train(name: str) -> dict[str, torch.Tensor]:
-    """The last losses, gradients and states after some steps on this process's rows."""
-    method = synchronise(make(name))
+class Steps:
+    """Batches that are nothing but their number."""
+
+    batch, waited_s = BATCH, 0.0
+
+    def prefetch(self, first: int, last: int) -> Iterator[int]:
+        yield from range(first, last)
+
+
+def train(name: str, machines: Fabric) -> dict[str, torch.Tensor]:
+    """The state and the losses after some steps of the loop on this process's rows."""
+    method = make(name)
+    if machines.world_size > 1:
+        synchronise(method)
     images = torch.randn(BATCH, 1, 64, 64, generator=torch.Generator().manual_seed(1)) * 500
     if name == "spark":  # the masks of this process's rows, as one process would draw them
         joint_layout = method.draw_layout
@@ -43,28 +59,32 @@ def train(name: str) -> dict[str, torch.Tensor]:
             return Layout(own_rows(whole.visible), grid=whole.grid)
 
         method.draw_layout = own_layout
-    for step in range(STEPS):
-        views = recipe(method.recipe, size=64)(
+
+    def make_views(step: int, generator: torch.Generator) -> list[torch.Tensor]:
+        joint = recipe(method.recipe, size=64)(
             images.to(torch.int16),
             torch.ones(BATCH, dtype=torch.bool),
-            torch.Generator().manual_seed(step),
+            generator.manual_seed(step),
         )
-        method.before_step(step / STEPS)
-        method.zero_grad()
-        loss = method([own_rows(view).double() for view in views]).loss
-        loss.backward()
-        gradients = {
-            f"{name} gradient of {key}": mean(weight.grad)
-            for key, weight in method.named_parameters()
-            if weight.grad is not None
-        }
-        with torch.no_grad():
-            for key, weight in method.named_parameters():
-                if weight.grad is not None:
-                    weight.sub_(0.05 * gradients[f"{name} gradient of {key}"])
-        method.after_step(step / STEPS)
-    states = {f"{name} {key}": value for key, value in method.state_dict().items()}
-    return {f"{name} loss": mean(loss.detach()), **gradients, **states}
+        return [own_rows(view).double() for view in joint]
+
+    before = {key: value.clone() for key, value in method.named_parameters()}
+    fitted = fit(
+        method,
+        batches=Steps(),
+        make_views=make_views,
+        optimiser=OptimConfig(name="sgd", lr=LR, momentum=0.0, weight_decay=0.0),
+        schedule=Schedule(steps=STEPS, final_factor=1.0),
+        seed=0,
+        config=LoopConfig(log_every=1),
+        fabric=machines,
+    )
+    found = {f"{name} {key}": value for key, value in method.state_dict().items()}
+    for key, value in method.named_parameters():  # the sum of the steps' gradients
+        if value.requires_grad:
+            found[f"{name} gradient of {key}"] = (before[key] - value.detach()) / LR
+    losses = [line["loss"] for line in fitted.curve]  # the first process's alone
+    return found | ({f"{name} losses": torch.tensor(losses)} if losses else {})
 
 
 def layers() -> dict[str, torch.Tensor]:
@@ -106,24 +126,13 @@ def total(part: torch.Tensor) -> torch.Tensor:
     return joint
 
 
-def mean(part: torch.Tensor) -> torch.Tensor:
-    return total(part) / processes()
-
-
-def everything() -> dict[str, torch.Tensor]:
+def everything(machines: Fabric) -> dict[str, torch.Tensor]:
     found = layers()
     for name in OPTIONS:
-        found |= train(name)
+        found |= train(name, machines)
     return found
 
 
-if __name__ == "__main__":
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-    torch.set_num_threads(1)
-    if rank == 0:  # what one process does with all of it, before it has company
-        torch.save(everything(), folder / "alone.pt")
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
-    torch.save(everything(), folder / f"{rank}.pt")
-    distributed.destroy_process_group()
+def work(machines: Fabric, folder: Path) -> None:
+    """What each process does."""
+    torch.save(everything(machines), folder / f"{machines.global_rank}.pt")

@@ -8,6 +8,7 @@ from hounsfield.train.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies import Strategy
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
@@ -34,9 +35,16 @@ def fabric(
     return Fabric(
         accelerator=device,
         devices=processes,
-        strategy="ddp_spawn" if processes > 1 else "auto",
+        strategy=_shared() if processes > 1 else "auto",
         precision=precision,
     )
+
+
+def _shared() -> "Strategy":
+    """Several processes, each started anew; buffers are the same in all, so none is sent."""
+    from lightning_fabric.strategies import DDPStrategy
+
+    return DDPStrategy(start_method="spawn", broadcast_buffers=False)
 
 
 def has_bf16() -> bool:
