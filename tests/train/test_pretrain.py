@@ -1,7 +1,11 @@
 import json
+import multiprocessing
 import os
 import re
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,7 @@ from hounsfield.errors import (
     ConfigError,
     DiskError,
     DivergedError,
+    InterruptedRun,
     OutputError,
     StoreError,
 )
@@ -281,11 +286,29 @@ def test_a_wrong_config_is_refused_before_anything_is_written(store, tmp_path):
     assert not (tmp_path / "run/config.json").exists()
 
 
-def test_two_processes_leave_one_run(store, tmp_path):
-    run = pretrain(config(store, processes=2), tmp_path / "run")
-    assert run.steps == 4
+def ctrl_c_once_there_is(folder):
+    """As a terminal does it: a signal to this process and to its children, from a thread."""
+
+    def strike():
+        while not any(folder.glob("step-*.pt")):
+            time.sleep(0.001)
+        for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+            os.kill(process.pid, signal.SIGINT)
+
+    threading.Thread(target=strike, daemon=True).start()
+
+
+def test_two_processes_that_are_stopped_go_on_to_one_run_as_if_nothing_had_been(store, tmp_path):
+    given = config(store, processes=2, budget={"steps": 40})
+    ctrl_c_once_there_is(tmp_path / "run/checkpoints")
+    with pytest.raises(InterruptedRun, match=r"stopped after step \d+ of 40; the state is saved"):
+        pretrain(given, tmp_path / "run")
+    assert pretrain(given, tmp_path / "run").steps == 40
+    pretrain(given, tmp_path / "whole")
+    for file in ("metrics.jsonl", "encoder.safetensors"):
+        assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 41))
     load_into(create("resnet10_tiny"), tmp_path / "run")
 
 

@@ -44,22 +44,27 @@ def listening(*, active: bool = True) -> Iterator[Interrupt]:
 
 
 @contextmanager
-def passing_on() -> Iterator[None]:
+def passing_on() -> Iterator[Interrupt]:
     """Pass SIGINT and SIGTERM on to this process's children and wait for what they make of it."""
+    interrupt = Interrupt()
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         del number, frame
-        for child in multiprocessing.active_children():
+        interrupt.asked = True
+        children = multiprocessing.active_children()
+        if not children:  # none has begun; there is nothing to wait for
+            raise KeyboardInterrupt
+        for child in children:
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGTERM)
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield interrupt
         return
     kinds = (signal.SIGINT, signal.SIGTERM)
     before = {kind: signal.signal(kind, pass_on) for kind in kinds}
     try:
-        yield
+        yield interrupt
     finally:
         for kind in kinds:
             signal.signal(kind, before[kind])

@@ -26,6 +26,7 @@ def launch(fabric: "Fabric", work: Callable[..., None], *arguments: Any) -> None
 
     Raises:
         HounsfieldError: What `work` raised.
+        InterruptedRun: Ctrl-C or SIGTERM, before the processes had begun to listen too.
         WorkerError: A process died, or raised what is no error of ours.
     """
     if fabric.strategy.launcher is None:
@@ -33,12 +34,16 @@ def launch(fabric: "Fabric", work: Callable[..., None], *arguments: Any) -> None
         return
     from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-    with passing_on():
+    with passing_on() as interrupt:
         try:
             agreed = fabric.launch(_caught, work, arguments)
         except ProcessRaisedException as error:
             raise raised_in(error.error_index, str(error)) from None
         except ProcessExitedException as error:
+            if interrupt.asked:
+                raise InterruptedRun(
+                    "stopped before the next step. Run the same command again to go on."
+                ) from None
             raise WorkerError(
                 f"training process {error.error_index} died: {error}. "
                 "Run the same command again to go on from the last checkpoint."
