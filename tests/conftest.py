@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A suite that was started in the background has Ctrl-C ignored; tests of Ctrl-C, and the processes
 # that they start, need it back.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+CT = Path(os.environ.get("CT", Path(__file__).parents[1] / ".." / "shared" / "ct")).resolve()
+REAL = "data/test_real_ct.py"
+
+# Real CT lies beside the project, not in it: its tests exist only where it does.
+collect_ignore = [] if CT.is_dir() else [REAL]
+
+
+def pytest_report_header() -> str:
+    return f"real CT: {CT}" if CT.is_dir() else f"real CT: none at {CT}, so without tests/{REAL}"
+
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (

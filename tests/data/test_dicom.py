@@ -2,6 +2,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -17,7 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from hounsfield.data import dicom, series
+from hounsfield.data import dicom, nifti, series
 from hounsfield.data.archive import Entry, walk
 from hounsfield.data.dicom_headers import read_headers
 from hounsfield.data.series import Header
@@ -224,6 +225,29 @@ def test_any_axial_orientation_stands_upright(tmp_path: Path, axes: tuple[float,
     hu[left_back] = 1000
     voxels = read_one(slice_of(hu, axes=axes), tmp_path)
     assert voxels[-1, -1] == 1000
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "PIR", "SLA"])
+def test_a_series_and_the_same_scan_as_nifti_give_the_same_hu(tmp_path: Path, codes: str) -> None:
+    """nibabel turns the axes of the one, pydicom writes the other; our readers must agree."""
+    hu = np.stack([picture(seed) for seed in range(5)])  # (z, y, x)
+    for place, z in enumerate(range(-10, 15, 5)):
+        save(slice_of(hu[place], z=float(z), intercept=-1000), tmp_path / "dcm" / f"{9 - place}")
+    to_ras = np.diag([-0.75, -0.75, 5.0, 1.0])  # x to the left and y to the back become minus
+    to_ras[:3, 3] = 100, 120, -10
+    upright = nibabel.Nifti1Image(hu.transpose(2, 1, 0), to_ras)
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(to_ras), nibabel.orientations.axcodes2ornt(codes)
+    )
+    nibabel.save(upright.as_reoriented(turn), tmp_path / "scan.nii.gz")
+    (scans,), refusals = read_all(tmp_path / "dcm")
+    (entry,) = (one for one in walk([tmp_path / "scan.nii.gz"]) if isinstance(one, Entry))
+    (scan,) = nifti.read([entry], refusals.append, lambda _: None)
+    assert refusals == []
+    assert np.array_equal(scans.voxels, hu)
+    assert np.array_equal(scan.voxels, hu)
+    assert scan.z_mm == pytest.approx(scans.z_mm)
+    assert scan.spacing_mm == pytest.approx(scans.spacing_mm)
 
 
 def test_gaps_are_said_and_copies_are_refused_by_name(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import pydicom
 import pytest
 from deadly import convert_or_die, convert_some
 from PIL import Image
+from typer.testing import CliRunner
 
+from hounsfield.cli import app
 from hounsfield.data import ingest as ingest_module
 from hounsfield.data.info import describe, lines, write_montage
 from hounsfield.data.ingest import ingest
@@ -298,3 +300,29 @@ def test_info_tells_the_flow_for_people_and_for_programs(archive: Path, tmp_path
     write_montage(store, tmp_path / "m.png")
     with Image.open(tmp_path / "m.png") as montage:
         assert montage.size == (8 * 32, 8 * 32)
+
+
+def test_medmnist_goes_through_the_verb_with_its_split_and_its_labels(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    counts = {"train": 5, "val": 2, "test": 3}
+    images = {split: rng.integers(0, 256, (n, 28, 28), np.uint8) for split, n in counts.items()}
+    labels = {split: rng.integers(0, 4, (n, 1), np.uint8) for split, n in counts.items()}
+    np.savez(
+        tmp_path / "organs.npz",
+        **{f"{split}_images": of_split for split, of_split in images.items()},
+        **{f"{split}_labels": of_split for split, of_split in labels.items()},
+    )
+    told = CliRunner().invoke(
+        app,
+        ["ingest", str(tmp_path / "organs.npz"), "--out", str(tmp_path / "store"), "--size=28"],
+    )
+    assert told.exit_code == 0, told.output
+    assert "intervals are too narrow" in told.output
+    store = Store.open(tmp_path / "store")
+    assert store.facts.patients == 10
+    assert not store.is_hu.any()
+    for split in counts:
+        rows = store.index.filter(pl.col("split") == split)
+        assert rows["label"].to_list() == labels[split].ravel().tolist()
+        shown = store.read(rows["slice"].to_numpy()) * (255 / 32767)
+        assert np.array_equal(np.rint(shown), images[split])
