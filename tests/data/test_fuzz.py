@@ -5,7 +5,7 @@ import hashlib
 import io
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel
@@ -25,6 +25,7 @@ from hounsfield.errors import InputError, ReadError
 from hounsfield.seeding import stream
 
 EACH = 350  # mutated files of every format
+HEALTHY = 3  # files of every format among them
 PAST_HEADER = 0.3  # at least, of every format
 ANY = bytes(range(256))
 TEXT = bytes(range(32, 127)) + b"\n"
@@ -96,8 +97,8 @@ def npz_bytes(number: int) -> bytes:
 def zip_bytes(number: int) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/1.png", png_bytes(number))
-        archive.writestr("a/2.dcm", dicom_bytes(number))
+        archive.writestr("a/1.png", png_bytes(5000 + number))  # unlike those outside
+        archive.writestr("a/2.dcm", dicom_bytes(5000 + number))
         if number % 5 == 0:
             archive.writestr("../../../escaped.png", png_bytes(number))
         if number == 1001:
@@ -113,6 +114,24 @@ FORMATS: dict[str, tuple[Callable[[int], bytes], int]] = {
     "zip": (zip_bytes, 100),
 }
 """How to make a healthy file, and where its header is about over."""
+
+
+def checksums(path: Path) -> Iterator[str]:
+    """What the index says of the slices of a healthy file as their source."""
+    contents, slices = [path.read_bytes()], 3 if path.parent.name == "nifti" else 1
+    if path.parent.name == "npz":
+        with np.load(path) as arrays:
+            for place, image in enumerate(arrays["train_images"]):
+                name = f"npz/{path.name}/train/{place}\n".encode()
+                yield hashlib.sha256(name + image.tobytes()).hexdigest()
+        return
+    if path.parent.name == "zip":
+        with zipfile.ZipFile(path) as archive:
+            contents = [archive.read(name) for name in ("a/1.png", "a/2.dcm")]
+    for content in contents:
+        digest = hashlib.sha256(content).digest()
+        for place in range(slices):
+            yield hashlib.sha256(digest + place.to_bytes(4)).hexdigest()
 
 
 def past_header(format_: str, path: Path) -> bool:
@@ -152,7 +171,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if format_ == "npz" and number % 3:  # a checksum guards its arrays: change them within
                 content = npz_of(mutated(npy_bytes(number), rng, body=128))
             (root / format_ / f"mutant_{number:04d}").write_bytes(content)
-        for number in range(3):
+        for number in range(HEALTHY):
             (root / format_ / f"healthy_{number}").write_bytes(make(number))
     return root
 
@@ -178,10 +197,10 @@ def test_mutants_neither_crash_nor_hang_nor_escape_nor_harm_their_neighbours(
     statuses = Counter(refusal.status for refusal in flow.refusals)
     assert statuses["refused"] > EACH
     kept = set(store.index["source"])
-    for format_ in ("dicom", "nifti", "png"):
-        for path in (sources / format_).glob("healthy_*"):
-            digest = hashlib.sha256(path.read_bytes()).digest()
-            assert hashlib.sha256(digest + (0).to_bytes(4)).hexdigest() in kept
+    for path in sources.glob("*/healthy_*"):
+        wanted = list(checksums(path))
+        assert wanted
+        assert set(wanted) <= kept, path
     labels = store.index.filter(store.index["units"] == "display")["label"].drop_nulls()
     assert set(labels) <= set(range(256))
 
