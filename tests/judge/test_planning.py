@@ -1,12 +1,15 @@
 """`hounsfield power DIR`: a judged study as the pilot of the next."""
 
+import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
 from hounsfield.cli import app
 from hounsfield.errors import InputError
-from hounsfield.judge.planning import plans
+from hounsfield.judge import planning
+from hounsfield.judge.planning import Plan, lines, plans
+from hounsfield.judge.power import Pilot
 from hounsfield.judge.results import judge
 
 
@@ -44,6 +47,28 @@ def test_the_command_says_how_many_patients_an_effect_needs(tmp_path, fake_study
     needed = plans(folder, effect=0.1, repeats=[5])[0].needed[5]
     assert ran.exit_code == 0
     assert f"To see 0.1 with 5 repeats: {needed} test patients." in ran.output
+
+
+def test_a_pilot_whose_patients_show_no_variance_promises_nothing():
+    pilot = Pilot(np.array(0.0), np.array(0.001), np.array(0.02), np.array(15.0))
+    row = planning._row(pilot, 16, 3, 0.05)
+    plan = Plan("a difference", 16, 3, 1, 1.0, (row,), planning._known(np.array(0.0), pilot), {})
+    text = "\n".join(lines(plan))
+    assert f"{row.smallest_effect:.3f} [?, ?]" in text
+    assert "too small to tell what its patients add" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"effect": -0.1}, "an effect of -0.1 cannot be planned for"),
+        ({"repeats": [0]}, "2 test patients and 1 repeat at least"),
+        ({"patients": [1]}, "2 test patients and 1 repeat at least"),
+    ],
+)
+def test_sizes_that_no_study_has_are_refused(tmp_path, asked, says):
+    with pytest.raises(InputError, match=says):
+        plans(tmp_path, **asked)
 
 
 def test_too_few_patients_make_no_pilot(tmp_path, fake_study):

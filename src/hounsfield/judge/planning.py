@@ -11,12 +11,13 @@ from hounsfield.judge import limits, metrics, power
 from hounsfield.judge.answers import ALPHA
 from hounsfield.judge.declared import Primary, declared
 from hounsfield.judge.jackknife import components
+from hounsfield.judge.metrics import Floats
 from hounsfield.judge.power import Pilot
 from hounsfield.judge.questions import Question, questions, reach
 from hounsfield.judge.scores import Board, boards, read_cells, read_facts
 from hounsfield.judge.view import at_level, measure, of_repeats, patient_df
 
-REPEATS = (1, 3, 5, 10)
+REPEATS = (3, 5, 10)
 PATIENT_FACTORS = (1, 2, 4, 8)
 
 
@@ -24,14 +25,14 @@ PATIENT_FACTORS = (1, 2, 4, 8)
 class Row:
     """A planned study: the smallest effect that it shows with 80 % probability, and its 80 % range.
 
-    The range is that of the pilot's own patients being few.
+    The range is that of the pilot's own patients being few; not known where they show no variance.
     """
 
     patients: int
     repeats: int
     smallest_effect: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Plan:
         comparisons: That share the error rate; the plan is made at 0.05 over their number.
         reach: The largest difference that there can be.
         rows: Planned studies.
-        floor: With the pilot's patients, what no number of repeats gets below.
+        floor: With the pilot's patients, what no number of repeats gets below; None where they
+            show no variance.
         needed: Repeats -> test patients for the wanted effect; None where none suffice.
     """
 
@@ -54,7 +56,7 @@ class Plan:
     comparisons: int
     reach: float
     rows: tuple[Row, ...]
-    floor: float
+    floor: float | None
     needed: dict[int, int | None]
 
 
@@ -74,8 +76,13 @@ def plans(
         repeats: Repeats to plan for.
 
     Raises:
-        InputError: No primary question, no finished cells for it, or too few patients.
+        InputError: No primary question, no finished cells for it, or too few patients; or sizes
+            that no study has.
     """
+    if effect is not None and not effect > 0:
+        raise InputError(f"an effect of {effect:g} cannot be planned for; give one above 0.")
+    if min(patients, default=2) < 2 or min(repeats, default=1) < 1:
+        raise InputError("a study needs 2 test patients and 1 repeat at least; plan for more.")
     facts = read_facts(folder)
     known = declared(facts)
     primary = known.primary
@@ -105,13 +112,9 @@ def lines(plan: Plan, *, effect: float | None = None) -> list[str]:
         f"[{_effect(row.low, plan)}, {_effect(row.high, plan)}]"
         for row in plan.rows
     ]
-    said.append(
-        f"  With {plan.patients} patients no number of repeats gets below {plan.floor:.3f}."
-        if plan.floor <= plan.reach
-        else f"  With {plan.patients} patients no number of repeats shows any difference."
-    )
-    if plan.repeats == 1:
-        said.append("  One repeat: how training varies was not measured and is left out.")
+    said.append(_floor(plan))
+    if plan.repeats == 1 or any(row.repeats == 1 for row in plan.rows):
+        said.append("  One repeat: how training varies is not measured, and not counted here.")
     for repeats, needed in plan.needed.items():
         enough = f"{needed} test patients" if needed else f"{repeats} repeats are too few"
         said.append(f"  To see {effect:.3g} with {repeats} repeats: {enough}.")
@@ -119,8 +122,19 @@ def lines(plan: Plan, *, effect: float | None = None) -> list[str]:
     return said
 
 
-def _effect(effect: float, plan: Plan) -> str:
+def _effect(effect: float | None, plan: Plan) -> str:
+    if effect is None:
+        return "?"
     return f"{effect:.3f}" if effect <= plan.reach else "none"
+
+
+def _floor(plan: Plan) -> str:
+    with_these = f"  With {plan.patients} patients no number of repeats"
+    if plan.floor is None:
+        return "  The pilot is too small to tell what its patients add: trust no number of these."
+    if plan.floor > plan.reach:
+        return f"{with_these} shows any difference."
+    return f"{with_these} gets below {plan.floor:.3f}."
 
 
 def _asked(board: Board, primary: Primary) -> list[tuple[Question, int]]:
@@ -153,7 +167,7 @@ def _plan(
         comparisons=comparisons,
         reach=reach(question.kind),
         rows=tuple(_row(pilot, count, number, alpha) for count in planned for number in repeats),
-        floor=float(power.floor_of_repeats(pilot, patients=n_patients, alpha=alpha)),
+        floor=_known(power.floor_of_repeats(pilot, patients=n_patients, alpha=alpha), pilot),
         needed={
             number: power.patients_needed(pilot, effect, repeats=number, alpha=alpha)
             for number in repeats
@@ -184,7 +198,12 @@ def _pilot(board: Board, level: str, question: Question) -> tuple[Pilot, int]:
 def _row(pilot: Pilot, patients: int, repeats: int, alpha: float) -> Row:
     effect = power.smallest_effect(pilot, patients=patients, repeats=repeats, alpha=alpha)
     low, high = power.smallest_effect_range(pilot, patients=patients, repeats=repeats, alpha=alpha)
-    return Row(patients, repeats, float(effect), float(low), float(high))
+    return Row(patients, repeats, float(effect), _known(low, pilot), _known(high, pilot))
+
+
+def _known(effect: Floats, pilot: Pilot) -> float | None:
+    """What rests on the patients' part of the variance, where the pilot shows one."""
+    return float(effect) if pilot.patients > 0 else None
 
 
 def _in_words(question: Question) -> str:
