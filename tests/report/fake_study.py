@@ -145,6 +145,7 @@ def _facts(
             if arm not in NO_RUN
         },
         "stores": {"heads": _store()} if rich else {},
+        "machine": {"system": "Linux x86_64", "cores": 2},
         "warnings": ["the task region can be told from the slice's position alone"],
     }
 
@@ -216,6 +217,7 @@ def _cell(folder: Path, place: Place, status: str, scores: pl.DataFrame) -> None
         "lr": 3e-4,
         "trials": 2,
         "wall_s": 21.5,
+        "device": "cpu",
         "train_loss_first": float(loss[0]),
         "train_loss_last": float(loss[-1]),
         "n_train_patients": patients,
@@ -323,5 +325,6 @@ def _run(folder: Path, method: str) -> None:
     ]
     text = "\n".join(json.dumps(line) for line in lines) + '\n{"step": 10'  # a torn last line
     (folder / "metrics.jsonl").write_text(text)
-    done = {"done": True, "wall_s": 1830.0, "images_per_s": 301.0, "steps": 1000}
+    done = {"done": True, "wall_s": 1800.0, "images_per_s": 301.0, "steps": 1000}
+    done |= {"device": "NVIDIA H100", "processes": 2}
     write(folder / "run.json", done)

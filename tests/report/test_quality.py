@@ -1,8 +1,10 @@
 import numpy as np
 import polars as pl
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
 from sklearn.metrics import auc, confusion_matrix, roc_auc_score
 
-from hounsfield.report.quality import quality
+from hounsfield.report.quality import quality, recalibration
 from hounsfield.seeding import stream
 
 
@@ -53,6 +55,28 @@ def test_calibrated_scores_lie_on_the_diagonal() -> None:
     for said, happened, images in found.calibration:
         assert images > 1000
         assert abs(said - happened) < 0.03
+
+
+def test_the_recalibration_is_the_likeliest_line_over_the_log_odds() -> None:
+    chance = stream(7, "recalibrated")
+    log_odds = chance.normal(size=4000) * 2
+    truth = chance.uniform(size=log_odds.size) < expit(0.6 * log_odds - 0.5)
+
+    def unlikely(slope: float, intercept: float) -> float:
+        return -np.sum(log_expit(np.where(truth, 1, -1) * (slope * log_odds + intercept)))
+
+    likeliest = minimize(lambda line: unlikely(*line), [1.0, 0.0], method="Nelder-Mead").x
+    shifted = minimize(lambda line: unlikely(1.0, line[0]), [0.0], method="Nelder-Mead").x
+    found = recalibration(truth, log_odds)
+    np.testing.assert_allclose(found, [likeliest[0], shifted[0]], atol=1e-3)
+    assert abs(likeliest[0] - 0.6) < 0.1
+
+
+def test_classes_that_a_threshold_parts_have_no_slope() -> None:
+    truth = np.array([False, False, True, True])
+    for log_odds in ([-3.0, -1.0, 1.0, 2.0], [3.0, 1.0, 1.0, -2.0]):
+        assert recalibration(truth, np.array(log_odds)) is None
+    assert recalibration(truth, np.array([-3.0, 80.0, 1.0, 2.0])) is not None
 
 
 def test_no_curve_is_drawn_where_a_class_is_missing() -> None:

@@ -1,7 +1,9 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -9,13 +11,16 @@ import pytest
 from fake_study import FakeTask, fake_study
 
 from hounsfield.errors import InputError
-from hounsfield.report import make
+from hounsfield.report import make, words
 from hounsfield.report.checklist import ITEMS
 from hounsfield.report.make import report
+from hounsfield.report.parts import differences
 from hounsfield.report.parts.answer import answer
 from hounsfield.report.parts.limits import limits
+from hounsfield.report.parts.provenance import facts
 from hounsfield.report.points import both_ways, points
 from hounsfield.report.study_folder import read
+from hounsfield.report.style import file_style, page_style
 
 REPORT = """
 import sys
@@ -82,19 +87,25 @@ def test_tables_hold_every_number(study: Path, out: Path) -> None:
     assert rows == len(results)
 
 
-def test_latex_tables_are_balanced_and_escaped(tmp_path: Path) -> None:
-    nasty = "a_b & 50% #1 \\input{x} ~^$"
-    study = fake_study(tmp_path / "study", tasks=(FakeTask(nasty, ("n", "y")),), rich=False)
-    out = report(study).parent
-    for path in (out / "tables").glob("*.tex"):
+@pytest.fixture(scope="module")
+def nasty_tables(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("nasty") / "study"
+    task = FakeTask("a_b & 50% #1 \\input{x} ~^$ <é>", ("n", "y"))
+    tables = report(fake_study(folder, tasks=(task,), rich=False)).parent / "tables"
+    return sorted(tables.glob("*.tex"))
+
+
+def test_latex_tables_are_balanced_and_escaped(nasty_tables: list[Path]) -> None:
+    for path in nasty_tables:
         text = path.read_text()
-        assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") >= 1
+        kind = "tabular" if path.stem == "label_curves" else "longtable"
+        assert text.count(f"\\begin{{{kind}}}") == text.count(f"\\end{{{kind}}}") >= 1
         assert "\\toprule" in text
         assert "\\input{" not in text
         plain = re.sub(r"\\[&%$#_{}]", "", text)
         for line in plain.splitlines():
             if line.endswith(r"\\"):
-                assert line.count("&") == plain.split("{l", 1)[1].split("}", 1)[0].count("l")
+                assert line.count("&") == plain.split("}{l", 1)[1].split("}", 1)[0].count("l")
         assert not re.search(r"[#_]", plain)
 
 
@@ -173,6 +184,90 @@ def test_cells_that_came_back_are_judged_and_those_that_did_not_change_are_not(
     assert not pl.read_parquet(study / "results.parquet").equals(fewer)
     monkeypatch.setattr(make, "judge", None)  # whoever calls it now fails
     report(study)
+
+
+def test_time_is_told_by_device_and_gpus_by_the_hour(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path / "study", fractions=(1.0, 0.5), judged=False)
+    told = dict(facts(read(folder)))
+    assert told["Wall time, NVIDIA H100"] == "60 min of pre-training"
+    assert told["Wall time, cpu"] == "17 min of fine-tuning"  # 48 cells of 21.5 s
+    assert told["GPU hours"] == "2.00"  # two runs of half an hour on two GPUs
+    cell = next(folder.glob("cells/*/cell.json"))
+    cell.write_text(cell.read_text().replace('"device": "cpu"', '"device": ""'))
+    assert "not stored" in dict(facts(read(folder)))["GPU hours"]
+
+
+def test_a_cell_that_the_judge_does_not_count_is_told_with_its_reason(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path / "study", fractions=(1.0, 0.5), rich=False, judged=False)
+    next(folder.glob("cells/*/scores.parquet")).write_bytes(b"torn")
+    report(folder)
+    (told,) = (one for one in limits(read(folder)) if "took no part" in one)
+    assert told.startswith("1 cell failed and took no part: ")
+    assert "scores.parquet" in told
+
+
+def test_weights_from_outside_are_told_with_their_origin(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path / "study", arms=("scratch", "imagenet"), fractions=(1.0, 0.5))
+    told = json.loads((folder / "study.json").read_text())
+    told["arms"]["imagenet"]["card"] = {
+        "file": "model.safetensors", "sha256": "ab" * 32, "origin": "timm", "licence": "apache-2.0",
+        "corpus": "ImageNet-1k", "matched": 161, "unused": 2, "notes": ["first layer summed"],
+    }  # fmt: skip
+    (folder / "study.json").write_text(json.dumps(told))
+    page = report(folder).read_text()
+    for word in ("model.safetensors", "ab" * 32, "apache-2.0", "ImageNet-1k", "2 not used"):
+        assert word in page
+    assert (
+        "licence apache-2.0, trained on ImageNet-1k" in (folder / "report/methods.md").read_text()
+    )
+
+
+def test_latex_sets_every_table(tmp_path: Path, out: Path, nasty_tables: list[Path]) -> None:
+    latex = shutil.which("pdflatex")
+    if latex is None:
+        pytest.skip("no pdflatex here: apt-get install texlive-latex-recommended")
+    tables = [*out.glob("tables/*.tex"), *nasty_tables]
+    inputs = "\n".join(f"\\input{{{path}}}\n" for path in tables)
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs,longtable}\\begin{document}\n"
+        f"{inputs}\\end{{document}}\n"
+    )
+    done = subprocess.run(
+        [latex, "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert len(tables) > 10
+
+
+def test_labels_saved_are_shares_whose_interval_may_be_open(study: Path) -> None:
+    point = points(read(study), kind="labels_saved")[0]
+    told = {
+        (0.5, 0.2, 0.8): "50 % [20 %, 80 %]",
+        (0.5, None, 0.8): "50 % (below 80 %)",
+        (None, 0.2, None): f"{words.DASH} (above 20 %)",
+        (0.5, None, None): "50 % (no interval)",
+    }
+    for (estimate, low, high), text in told.items():
+        one = replace(point, estimate=estimate, low=low, high=high)
+        assert re.sub(r"\s", " ", one.text) == text
+
+
+def test_where_the_baseline_has_not_run_another_stands_in_its_place(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path / "study", rich=False, fractions=(1.0, 0.5), judged=False)
+    for cell in folder.glob("cells/*-scratch-*"):
+        shutil.rmtree(cell)
+    report(folder)
+    found = read(folder)
+    for style in (page_style(found.arms), file_style(found.arms)):
+        part = differences.section(found, style)
+        assert "<option selected>SparK</option>" in part.body
+        for figure in part.figures:
+            (shown,) = (one["value"] for one in figure.spec["params"] if one["name"] == "baseline")
+            assert shown == "SparK"
+            assert shown in {row["baseline"] for row in figure.spec["datasets"]["rows"]}
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:

@@ -94,6 +94,11 @@ def test_the_folder_shows_what_a_pretraining_drew_of_slices_that_it_was_shown(st
     ))  # fmt: skip
     run(planned, tmp_path)
     folder = tmp_path / "pictures"
+    (ended,) = (json.loads(path.read_text()) for path in tmp_path.glob("pretrain/*/run.json"))
+    assert (ended["device"], ended["processes"]) == ("cpu", 1)
+    assert {json.loads(path.read_text())["device"] for path in cell_files(tmp_path).values()} == {
+        "cpu"
+    }
     listed = json.loads((folder / "pictures.json").read_text())["reconstructions"]
     assert len(listed) == 4
     splits = pl.read_parquet(tmp_path / "splits.parquet")

@@ -334,7 +334,7 @@ def _marks(repeats: Bools, unfinished: int) -> str:
     if not repeats.all():
         said.append(f"{len(repeats) - int(repeats.sum())} of {len(repeats)} repeats left out")
     if unfinished:
-        said.append(f"{unfinished} cells with unfinished training")
+        said.append(f"{unfinished} cell{'s'[: unfinished > 1]} with unfinished training")
     return "; ".join(said)
 
 

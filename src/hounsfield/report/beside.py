@@ -13,6 +13,7 @@ from hounsfield.report.drawing import VEGA_LITE, Figure
 from hounsfield.report.methods import methods
 from hounsfield.report.study_folder import Study
 
+FILES = {"level": "values", "labels_saved": "labels_saved"}  # names that are no kind's plural
 PPI = 300  # of the PNGs; a figure is 420 px of 1/72 inch wide
 
 
@@ -27,10 +28,11 @@ def write_beside(study: Study, figures: Sequence[Figure], out: Path) -> None:
     for figure in figures:
         for kind, content in drawn(figure):
             write_whole(out / "figures" / f"{figure.name}.{kind}", content)
-    for name, table in tables(study.results):
+    for kind, table in tables(study.results):
+        name = FILES.get(kind, f"{kind}s")
         write_text(out / "tables" / f"{name}.csv", table.write_csv())
         write_whole(out / "tables" / f"{name}.parquet", _parquet(table))
-        write_text(out / "tables" / f"{name}.tex", latex.long(table, name))
+        write_text(out / "tables" / f"{name}.tex", latex.long(study, kind))
     write_text(out / "tables" / "label_curves.tex", latex.wide(study))
     write_whole(out / "results.parquet", _parquet(study.results))
     write_text(out / "methods.md", methods(study, figures))
@@ -45,11 +47,11 @@ def drawn(figure: Figure) -> Iterator[tuple[str, bytes]]:
 
 
 def tables(results: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """A table for each kind of number, with the columns that say something."""
+    """Each kind of number, and its table with the columns that say something."""
     for kind in results["kind"].drop_nulls().unique(maintain_order=True):
         rows = results.filter(pl.col("kind") == kind)
         empty = [name for name in rows.columns if rows[name].null_count() == len(rows)]
-        yield ("values" if kind == "level" else f"{kind}s"), rows.drop("kind", *empty)
+        yield kind, rows.drop("kind", *empty)
 
 
 def _parquet(table: pl.DataFrame) -> bytes:

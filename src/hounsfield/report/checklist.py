@@ -72,10 +72,9 @@ def _prevalence(study: Study) -> str:
 
 def _missing(study: Study) -> str:
     lost = study.planned_cells - len(study.cells)
-    failed = sum(cell.status == "failed" for cell in study.cells)
     return (
-        f"{len(study.cells)} of {study.planned_cells} planned cells ran, {failed} failed, "
-        f"{lost} did not run"
+        f"{len(study.cells)} of {study.planned_cells} planned cells ran, {lost} did not, "
+        f"{len(study.left_out)} of those that ran failed and took no part"
     )
 
 
@@ -101,7 +100,15 @@ def _arms(study: Study) -> str:
         f"{run.summary.get('steps', 'unknown')} steps, {words.duration(_wall(run.summary))}"
         for run in study.runs
     ]
-    return "; ".join(runs)
+    cards = mapping(study.facts.get("arms"))
+    outside = [
+        f"{words.arm_name(arm)}: weights {card.get('file')}, SHA-256 {card.get('sha256')}, "
+        f"licence {card.get('licence') or 'not told'}, trained on "
+        f"{card.get('corpus') or 'what is not told'}"
+        for arm in study.arms
+        if (card := mapping(mapping(cards.get(arm)).get("card")))
+    ]
+    return "; ".join([*runs, *outside])
 
 
 def _tuning(study: Study) -> str:
@@ -165,8 +172,8 @@ def _calibration(study: Study) -> str:
     if "ece" not in study.results["metric"].to_list():
         return ""
     return (
-        "Expected calibration error and reliability plots, without intervals; slope and intercept "
-        "are for the author"
+        "Expected calibration error, slope and intercept (two classes), and reliability plots, "
+        "all without intervals. A decision curve is for the author"
     )
 
 

@@ -80,29 +80,33 @@ def isolated(opacity: float) -> Any:
     return alt.condition(mine, alt.value(opacity), alt.value(min(DIMMED, opacity / 4)))
 
 
-def by_colour(arms: Sequence[str], style: Style) -> alt.Color:
-    """The colour of the field `arm`."""
+def by_colour(arms: Sequence[str], style: Style, *, shape: str = "symbol") -> alt.Color:
+    """The colour of the field `arm`; `shape` is what the legend shows, `symbol` or `stroke`."""
     scale = alt.Scale(domain=_named(arms), range=[style.colours[arm] for arm in arms])
-    return alt.Color("arm:N", title=None, scale=scale, legend=_legend(style))
+    return alt.Color("arm:N", title=None, scale=scale, legend=_legend(style, shape))
 
 
 def by_shape(arms: Sequence[str], style: Style) -> alt.Shape:
     """The marker of the field `arm`."""
     scale = alt.Scale(domain=_named(arms), range=[looks(arms)[arm].shape for arm in arms])
-    return alt.Shape("arm:N", title=None, scale=scale, legend=_legend(style))
+    return alt.Shape("arm:N", title=None, scale=scale, legend=_legend(style, "symbol"))
 
 
-def by_dash(arms: Sequence[str], style: Style) -> alt.StrokeDash:
-    """The dashes of the field `arm`."""
+def by_dash(arms: Sequence[str], style: Style, *, shape: str = "symbol") -> alt.StrokeDash:
+    """The dashes of the field `arm`; `shape` as in `by_colour`."""
     dashes = [list(looks(arms)[arm].dash) or [1, 0] for arm in arms]
     scale = alt.Scale(domain=_named(arms), range=dashes)
-    return alt.StrokeDash("arm:N", title=None, scale=scale, legend=_legend(style))
+    return alt.StrokeDash("arm:N", title=None, scale=scale, legend=_legend(style, shape))
 
 
 def _named(arms: Sequence[str]) -> list[str]:
     return [words.arm_name(arm) for arm in arms]
 
 
-def _legend(style: Style) -> Any:
+def _legend(style: Style, shape: str) -> Any:
     """The page brings its own legend, of buttons; a file needs one inside."""
-    return None if style.on_page else alt.Legend(title=None, columns=4)
+    if style.on_page:
+        return None
+    if shape == "stroke":  # long enough for a dash to be seen
+        return alt.Legend(title=None, columns=4, symbolType="stroke", symbolSize=1600)
+    return alt.Legend(title=None, columns=4, symbolOpacity=1)

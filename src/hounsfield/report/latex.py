@@ -1,13 +1,15 @@
-"""Tables as LaTeX with booktabs; whatever a study's names hold, it compiles as text."""
+"""Tables as LaTeX with booktabs and longtable; the signs of LaTeX in a study's names are text.
+
+Names in other scripts than Latin need XeLaTeX or LuaLaTeX.
+"""
 
 from collections.abc import Iterator, Sequence
-
-import polars as pl
 
 from hounsfield.report import words
 from hounsfield.report.points import PRIMARY, Point, judged_tasks, levels, points
 from hounsfield.report.study_folder import Study
 
+_AGAIN = "\\endhead"  # what stands before it is set again on every page
 _SIGNS = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -38,21 +40,28 @@ def wide(study: Study) -> str:
     )
 
 
-def long(table: pl.DataFrame, name: str) -> str:
-    """A row a number, of the primary metric; the CSV beside it holds every metric."""
-    rows = table.filter(pl.col("metric") == PRIMARY) if "metric" in table.columns else table
-    keys = [
-        key
-        for key in ("task", "protocol", "level", "arm", "baseline", "fraction")
-        if key in rows.columns
-    ]
-    body = [
-        [*(_key(row[key]) for key in keys), _value(row, signed="difference" in name),
-         str(row.get("n_patients", "")), str(row.get("repeats", ""))]
-        for row in rows.iter_rows(named=True)
-    ]  # fmt: skip
-    heads = [*keys, f"{words.metric_name(PRIMARY)} [95 % interval]", "patients", "repeats"]
-    return _tabular([*map(str, heads)], body)
+def long(study: Study, kind: str) -> str:
+    """A row a number of a kind, of the primary metric, over as many pages as it takes.
+
+    The CSV beside it holds every metric.
+    """
+    found = points(study, kind=kind, metric=PRIMARY)
+    columns: dict[str, list[str]] = {
+        "task": [point.task for point in found],
+        "protocol": [point.protocol for point in found],
+        "level": [point.level for point in found],
+        "arm": [words.arm_name(point.arm) for point in found],
+        "baseline": [words.arm_name(point.baseline or "") for point in found],
+        "labels": [words.percent(point.fraction) if point.fraction else "" for point in found],
+        f"{words.kind_name(kind, PRIMARY)} [95 % interval]": [point.text for point in found],
+        "patients": [str(point.n_patients or "") for point in found],
+        "repeats": [str(point.repeats or "") for point in found],
+    }
+    if len(study.protocols) == 1:
+        del columns["protocol"]
+    used = {head: cells for head, cells in columns.items() if any(cells)}
+    body = list(zip(*used.values(), strict=True))
+    return f"{{\\small\n{_rows('longtable', list(used), body, after_heads=_AGAIN)}}}\n"
 
 
 def _wide(study: Study, found: Sequence[Point]) -> str:
@@ -74,31 +83,21 @@ def _wide(study: Study, found: Sequence[Point]) -> str:
     return (
         "\\begin{table}\n\\centering\n"
         f"\\caption{{{text(caption)}}}\n"
-        f"{_tabular(['arm', *map(words.percent, fractions)], body)}\\end{{table}}\n"
+        f"{_rows('tabular', ['arm', *map(words.percent, fractions)], body)}\\end{{table}}\n"
     )
 
 
-def _tabular(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _rows(
+    kind: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, after_heads: str = ""
+) -> str:
     def lines() -> Iterator[str]:
-        yield f"\\begin{{tabular}}{{{'l' * len(heads)}}}"
+        yield f"\\begin{{{kind}}}{{{'l' * len(heads)}}}"
         yield "\\toprule"
         yield " & ".join(map(text, heads)) + r" \\"
-        yield "\\midrule"
+        yield "\\midrule" + after_heads
         for row in rows:
             yield " & ".join(map(text, row)) + r" \\"
         yield "\\bottomrule"
-        yield "\\end{tabular}"
+        yield f"\\end{{{kind}}}"
 
     return "\n".join(lines()) + "\n"
-
-
-def _key(value: object) -> str:
-    if isinstance(value, float):
-        return words.percent(value)
-    return "" if value is None else str(value)
-
-
-def _value(row: dict[str, object], *, signed: bool) -> str:
-    numbers = [row.get(name) for name in ("estimate", "low", "high")]
-    estimate, low, high = (one if isinstance(one, float) else None for one in numbers)
-    return words.interval(estimate, low, high, signed=signed)

@@ -40,13 +40,13 @@ _OUTLINES = {
 }
 LOOKS = (
     Look("#6b6f76", "#a9aeb6", (), "circle"),
-    Look("#0072b2", "#56b4e9", (), "square"),
-    Look("#c44f00", "#ff9d4d", (6, 2), "triangle-up"),
+    Look("#0072b2", "#56b4e9", (12, 3), "square"),
+    Look("#c44f00", "#ff9d4d", (5, 3), "triangle-up"),
     Look("#00805a", "#2fc79a", (2, 2), "diamond"),
     Look("#a8497f", "#e39ac4", (8, 2, 2, 2), "cross"),
-    Look("#8a6d00", "#e6cf3c", (10, 4), "triangle-down"),
+    Look("#8a6d00", "#e6cf3c", (12, 2, 2, 2, 2, 2), "triangle-down"),
     Look("#4a4e9e", "#a6abff", (4, 2, 1, 2), "triangle-right"),
-    Look("#8b1e1e", "#ff8f8f", (1, 2), "triangle-left"),
+    Look("#8b1e1e", "#ff8f8f", (1, 5), "triangle-left"),
 )
 CONTROL_LOOKS = (
     Look("#7d7d7d", "#8f8f8f", (3, 3), X),

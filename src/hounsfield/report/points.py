@@ -61,9 +61,24 @@ class Point:
     @property
     def text(self) -> str:
         """The estimate and its interval, or the estimate and why there is no interval."""
+        if self.kind == "labels_saved":
+            return self._labels
         if self.low is None or self.high is None:
             return f"{words.number(self.estimate, signed=self.signed)} (no interval)"
         return words.interval(self.estimate, self.low, self.high, signed=self.signed)
+
+    @property
+    def _labels(self) -> str:
+        """A share of the labels; its interval may be open on a side that leaves the ladder."""
+        share, low, high = (
+            words.DASH if one is None else words.percent(one)
+            for one in (self.estimate, self.low, self.high)
+        )
+        if self.low is None and self.high is None:
+            return f"{share} (no interval)"
+        if self.low is None or self.high is None:
+            return f"{share} ({f'below {high}' if self.low is None else f'above {low}'})"
+        return f"{share} [{low},{words.HARD}{high}]"
 
     @property
     def limits(self) -> str:

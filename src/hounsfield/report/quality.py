@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import logsumexp, softmax
+from scipy.optimize import brentq
+from scipy.special import expit, logsumexp, softmax
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 Floats = NDArray[np.float64]
@@ -29,12 +31,14 @@ class Quality:
         precision_recall: (recall, precision); likewise.
         calibration: (mean predicted probability, observed share, images) for each bin that holds
             an image: of the second class of two, else of the predicted class.
+        recalibration: What `recalibration` gives; None too where there are more than two classes.
         confusion: Images, true class by predicted class.
     """
 
     roc: Points
     precision_recall: Points
     calibration: list[tuple[float, float, int]]
+    recalibration: tuple[float, float] | None
     confusion: NDArray[np.int64]
 
 
@@ -54,8 +58,25 @@ def quality(scores: pl.DataFrame) -> Quality | None:
         roc=_roc(against_rest),
         precision_recall=_precision_recall(against_rest),
         calibration=_calibration(labels, softmax(logits, axis=1)),
+        recalibration=recalibration(*against_rest[0]) if classes == 2 else None,
         confusion=_confusion(labels, logits.argmax(axis=1), classes),
     )
+
+
+def recalibration(truth: NDArray[np.bool_], log_odds: Floats) -> tuple[float, float] | None:
+    """Slope and intercept of the truth over predicted log odds; (1, 0) where they are calibrated.
+
+    The slope is of a logistic regression with both, the intercept of one with a slope of one (Van
+    Calster et al., Calibration: the Achilles heel of predictive analytics, BMC Medicine 17:230).
+    None where a threshold parts the classes: no finite slope fits best then.
+    """
+    yes, no = log_odds[truth], log_odds[~truth]
+    if yes.min() >= no.max() or yes.max() <= no.min():
+        return None
+    both = LogisticRegression(C=np.inf, solver="newton-cholesky").fit(log_odds[:, None], truth)
+    far = float(np.abs(log_odds).max()) + np.log(truth.size)
+    intercept = brentq(lambda at: expit(log_odds + at).sum() - truth.sum(), -far, far)
+    return float(both.coef_[0, 0]), float(intercept)
 
 
 def _log_odds(logits: Floats, k: int) -> Floats:

@@ -76,8 +76,9 @@ class Study:
         fractions: Falling, as `(1.0, 0.25, 0.1)`.
         results: `results.parquet`, columns of `judge.results.COLUMNS`.
         verdicts: `verdicts.json`.
+        left_out: `left_out.json`: the cells that the judge did not count, and why.
         cells: Every cell folder that could be read.
-        runs: Every pre-training folder that could be read.
+        runs: Every pre-training folder that could be read, in the order of the arms.
         splits: `splits.parquet`, or an empty table.
         ladders: `ladders.parquet`, or an empty table.
         pictures: `pictures/pictures.json`, or an empty mapping.
@@ -92,6 +93,7 @@ class Study:
     fractions: tuple[float, ...]
     results: pl.DataFrame
     verdicts: Sequence[Mapping[str, Any]]
+    left_out: Sequence[Mapping[str, Any]]
     cells: Sequence[Cell]
     runs: Sequence[Run]
     splits: pl.DataFrame
@@ -151,17 +153,21 @@ def read(folder: Path) -> Study:
     cells = list(_cells(folder, missing))
     results = _table(folder / "results.parquet", COLUMNS, missing)
     known = {cell.arm for cell in cells} | set(results["arm"].drop_nulls().to_list())
+    arms = _ordered(_names(facts.get("arms")), known)
+    runs = [*_runs(folder / "pretrain", mapping(facts.get("pretrainings")), missing)]
+    place = {arm: number for number, arm in enumerate(arms)}
     return Study(
         folder=folder,
         facts=facts,
         tasks=_tasks(facts, cells),
-        arms=_ordered(_names(facts.get("arms")), known),
+        arms=arms,
         protocols=_ordered(_names(facts.get("protocols")), {cell.protocol for cell in cells}),
         fractions=_fractions(facts, cells),
         results=results,
         verdicts=_json_list(folder / "verdicts.json", missing),
+        left_out=_json_list(folder / "left_out.json", missing),
         cells=cells,
-        runs=list(_runs(folder / "pretrain", mapping(facts.get("pretrainings")), missing)),
+        runs=sorted(runs, key=lambda run: place.get(run.name, len(arms))),
         splits=_table(folder / "splits.parquet", {}, missing),
         ladders=_table(folder / "ladders.parquet", {}, missing),
         pictures=_mapping(folder / "pictures" / "pictures.json", missing),

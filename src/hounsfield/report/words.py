@@ -23,6 +23,15 @@ ARMS = {
     "histogram": "Histogram (control)",
     "position": "Position (control)",
 }
+KINDS = {
+    "level": "{metric}",
+    "difference": "difference in {metric}",
+    "drop": "drop in {metric}",
+    "drop_difference": "difference of drops",
+    "curve_area": "area under the label curve",
+    "curve_area_difference": "difference of areas",
+    "labels_saved": "labels that the baseline needs",
+}
 MINUS = "\N{MINUS SIGN}"  # as wide as a plus, unlike a hyphen
 DASH = "\N{EN DASH}"
 HARD = "\N{NO-BREAK SPACE}"
@@ -37,6 +46,11 @@ def arm_name(arm: str) -> str:
 def metric_name(metric: str) -> str:
     """A metric's name inside a sentence."""
     return METRICS.get(metric, metric.replace("_", " "))
+
+
+def kind_name(kind: str, metric: str) -> str:
+    """What a kind of number is called above a column."""
+    return KINDS.get(kind, kind.replace("_", " ")).format(metric=metric_name(metric))
 
 
 def percent(fraction: float) -> str:
@@ -94,8 +108,8 @@ def sentence(text: str) -> str:
 
 
 def signs(text: str) -> str:
-    """`text` with true minus signs before numbers."""
-    return re.sub(r"(?<![\w-])-(?=\d)", MINUS, text)
+    """`text` with true minus signs before numbers, and a narrow space before per cent."""
+    return re.sub(r"(?<=\d)%", f"{NARROW}%", re.sub(r"(?<![\w-])-(?=\d)", MINUS, text))
 
 
 def finished(text: str) -> str:

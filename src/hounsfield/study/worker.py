@@ -32,7 +32,7 @@ from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.start import backbone_of
 from hounsfield.study.task import Task
 from hounsfield.study.trained import ENOUGH, Labels, Trained
-from hounsfield.train.device import fabric
+from hounsfield.train.device import fabric, kind_of
 from hounsfield.train.pretrain import pretrain
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Ended:
         reason: Why, where it is not done.
         wall_s: Seconds that it took.
         exit_code: What a failure gives.
+        device: What a cell ran on; empty where it never ran.
     """
 
     part: str
@@ -56,6 +57,7 @@ class Ended:
     reason: str
     wall_s: float
     exit_code: int = 0
+    device: str = ""
 
 
 class Worker:
@@ -116,7 +118,8 @@ class Worker:
             reason, code = str(error), error.exit_code
         except Exception as error:
             reason, code = f"{type(error).__name__}: {error}", TrainingError.exit_code
-        ended = Ended(cell.hash, status, reason, time.perf_counter() - started, code)
+        wall_s, device = time.perf_counter() - started, kind_of(self.fabric.device)
+        ended = Ended(cell.hash, status, reason, wall_s, code, device)
         self._write(cell, ended, trained, tables)
         return ended
 
@@ -236,6 +239,7 @@ def _facts(cell: Cell, plan: Plan, ended: Ended, trained: Trained | None) -> dic
         "exit_code": ended.exit_code,
         "wall_s": round(ended.wall_s, 3),
         "threads": torch.get_num_threads(),  # they decide in which order sums are rounded
+        "device": ended.device,
         "seed": cell.seed,
         "n_train_patients": len(cell.rung.train),
         "n_train_images": len(labels),

@@ -47,6 +47,11 @@ def _shared() -> "Strategy":
     return DDPStrategy(start_method="spawn", broadcast_buffers=False)
 
 
+def kind_of(device: torch.device) -> str:
+    """What computes, in a word: `cpu`, or a GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def has_bf16() -> bool:
     """Whether this machine's GPU computes in bfloat16 itself, not by emulation."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

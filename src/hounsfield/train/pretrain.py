@@ -241,7 +241,7 @@ def _work(
     )
     check_stores()
     if machines.is_global_zero:
-        run_folder.leave(out, method, fitted, facts=_facts(config))
+        run_folder.leave(out, method, fitted, facts=_facts(config), on=machines)
 
 
 def build(config: PretrainConfig, *, corpus_size: int) -> Method:

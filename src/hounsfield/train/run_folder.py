@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,11 @@ from hounsfield.errors import OutputError
 from hounsfield.files import write_json, write_whole
 from hounsfield.methods.base import Method
 from hounsfield.provenance import machine, origin
+from hounsfield.train.device import kind_of
 from hounsfield.train.loop import Fitted
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CONFIG, RUN, ENCODER = "config.json", "run.json", "encoder.safetensors"
 Rows = Mapping[str, NDArray[np.int64]]
@@ -97,8 +101,18 @@ def claim(out: Path, config: Config, identity: Mapping[str, Any]) -> None:
     )
 
 
-def leave(out: Path, method: Method, fitted: Fitted, *, facts: Mapping[str, str]) -> None:
-    """Write the encoder with `facts`, then `run.json`, which says that all is there."""
+def leave(
+    out: Path, method: Method, fitted: Fitted, *, facts: Mapping[str, str], on: "Fabric"
+) -> None:
+    """Write the encoder with `facts`, then `run.json`, which says that all is there.
+
+    Args:
+        out: The run's folder.
+        method: As it was trained.
+        fitted: What the training left besides.
+        facts: What the encoder's file says of how it was made.
+        on: What it ended on; an earlier start may have been on something else.
+    """
     kept = method if fitted.ema is None else cast(Method, fitted.ema)
     weights = {
         name: value.detach().cpu().contiguous()
@@ -117,6 +131,8 @@ def leave(out: Path, method: Method, fitted: Fitted, *, facts: Mapping[str, str]
             "wall_s": fitted.wall_s,
             "images_per_s": fitted.images_per_s,
             "waited": fitted.waited,
+            "device": kind_of(on.device),
+            "processes": on.world_size,
         },
     )
 

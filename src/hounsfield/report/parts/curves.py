@@ -6,9 +6,9 @@ from typing import Any
 import altair as alt
 
 from hounsfield.report import drawing, words
-from hounsfield.report.drawing import Figure
 from hounsfield.report.html import Section, render
-from hounsfield.report.points import PRIMARY, Point, judged_tasks, levels, points
+from hounsfield.report.panels import panels
+from hounsfield.report.points import PRIMARY, Point
 from hounsfield.report.study_folder import Study
 from hounsfield.report.style import Style
 
@@ -17,30 +17,14 @@ CROWDED = 4  # with more fractions, the count of images is left to the tooltip a
 
 def section(study: Study, style: Style) -> Section:
     """A figure for each task, protocol and level."""
-    figures = [
-        figure
-        for task in judged_tasks(study)
-        for protocol in study.protocols
-        for level in levels(study, task)
-        for figure in _figure(study, task, protocol, level, style)
-    ]
+    figures = panels(
+        study,
+        "level",
+        name="curve",
+        caption=words.sentence(words.metric_name(PRIMARY)),
+        draw=lambda found: curve(found, arms=study.arms, style=style),
+    )
     return Section("curves", "Label curves", render("curves", figures=figures), figures)
-
-
-def _figure(study: Study, task: str, protocol: str, level: str, style: Style) -> list[Figure]:
-    found = points(study, task=task, protocol=protocol, level=level, metric=PRIMARY)
-    found = [point for point in found if point.estimate is not None and point.fraction]
-    if not found:
-        return []
-    several = f", protocol {protocol}" if len(study.protocols) > 1 else ""
-    return [
-        Figure(
-            f"curve-{words.slug(task, protocol, level)}",
-            f"{task}, by {level}{several}",
-            f"{words.sentence(words.metric_name(PRIMARY))}, judged on {found[0].judged_on}.",
-            curve(found, arms=study.arms, style=style),
-        )
-    ]
 
 
 def curve(found: Sequence[Point], *, arms: Sequence[str], style: Style) -> dict[str, Any]:

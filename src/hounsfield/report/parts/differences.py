@@ -6,17 +6,9 @@ from typing import Any
 import altair as alt
 
 from hounsfield.report import drawing, words
-from hounsfield.report.drawing import Figure
 from hounsfield.report.html import Section, render
-from hounsfield.report.points import (
-    PRIMARY,
-    Point,
-    both_ways,
-    first_baseline,
-    judged_tasks,
-    levels,
-    points,
-)
+from hounsfield.report.panels import panels
+from hounsfield.report.points import PRIMARY, Point, both_ways, first_baseline, points
 from hounsfield.report.study_folder import Study
 from hounsfield.report.style import Style
 
@@ -25,70 +17,60 @@ ROW = 17  # pixels for an interval
 
 def section(study: Study, style: Style) -> Section:
     """A forest plot for each task, protocol and level."""
-    figures = [
-        figure
-        for task in judged_tasks(study)
-        for protocol in study.protocols
-        for level in levels(study, task)
-        for figure in _figure(study, task, protocol, level, style)
-    ]
-    against = {point.baseline for point in both_ways(points(study, kind="difference"))}
-    body = render(
-        "differences",
-        figures=figures,
-        baselines=[
-            {"name": words.arm_name(arm), "first": arm == first_baseline(study)}
-            for arm in study.arms
-            if arm in against
-        ],
+    judged = both_ways(points(study, kind="difference"))
+    against = {point.baseline for point in judged if point.estimate is not None}
+    baselines = [arm for arm in study.arms if arm in against]
+    first = next((arm for arm in (first_baseline(study), *baselines) if arm in against), "")
+
+    def draw(found: Sequence[Point]) -> dict[str, Any]:
+        both = both_ways(found)
+        return forest(both, study=study, style=style, what="difference", baseline=first)
+
+    figures = panels(
+        study,
+        "difference",
+        name="differences",
+        caption=f"Difference in {words.metric_name(PRIMARY)}, arm minus baseline",
+        draw=draw,
     )
+    choices = [{"name": words.arm_name(arm), "first": arm == first} for arm in baselines]
+    body = render("differences", figures=figures, baselines=choices)
     return Section("differences", "Differences between arms", body, figures)
 
 
-def _figure(study: Study, task: str, protocol: str, level: str, style: Style) -> list[Figure]:
-    found = points(
-        study, kind="difference", task=task, protocol=protocol, level=level, metric=PRIMARY
-    )
-    both = [point for point in both_ways(found) if point.estimate is not None]
-    if not both:
-        return []
-    several = f", protocol {protocol}" if len(study.protocols) > 1 else ""
-    return [
-        Figure(
-            f"differences-{words.slug(task, protocol, level)}",
-            f"{task}, by {level}{several}",
-            f"Difference in {words.metric_name(PRIMARY)}, arm minus baseline, "
-            f"judged on {found[0].judged_on}.",
-            forest(both, study=study, style=style, what="difference"),
-        )
-    ]
-
-
-def forest(found: Sequence[Point], *, study: Study, style: Style, what: str) -> dict[str, Any]:
+def forest(
+    found: Sequence[Point], *, study: Study, style: Style, what: str, baseline: str = ""
+) -> dict[str, Any]:
     """The specification of a forest plot: a row for each fraction and arm, zero marked.
 
     Args:
-        found: Points of one task; those with a baseline are shown when theirs is chosen.
+        found: Points of one task.
         study: For the order of arms and fractions.
         style: Colours and sizes.
         what: The title of the axis.
+        baseline: Where points are differences, against whom those are that a file shows, and the
+            page until another baseline is chosen.
     """
+    if baseline and not style.on_page:
+        found = [point for point in found if point.baseline == baseline]
+        what = f"{what} from {words.arm_name(baseline)}"
     arms = [arm for arm in study.arms if arm in {point.arm for point in found}]
     fractions = sorted({point.fraction for point in found if point.fraction}, reverse=True)
     order = [words.percent(fraction) for fraction in fractions]
-    paired = any(point.baseline for point in found)
-    first = words.arm_name(first_baseline(study))
     base = alt.Chart(drawing.ROWS).encode(
         y=alt.Y("fraction:N", title="labels", sort=order).scale(paddingInner=0.25),
         yOffset=alt.YOffset("arm:N", sort=[words.arm_name(arm) for arm in arms]),
         color=drawing.by_colour(arms, style),
         opacity=drawing.isolated(1),
     )
-    if paired:
+    if baseline:
         base = base.transform_filter("datum.baseline == baseline")
-    whisker = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=what), x2="high:Q")
+    axis = alt.Axis(tickCount=6)
+    whisker = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("low:Q", title=what, axis=axis), x2="high:Q"
+    )
     marker = base.mark_point(filled=True, size=75).encode(
-        x=alt.X("estimate:Q", title=what),
+        x=alt.X("estimate:Q", title=what, axis=axis),
         shape=drawing.by_shape(arms, style),
         tooltip=[
             alt.Tooltip("arm:N"),
@@ -103,7 +85,7 @@ def forest(found: Sequence[Point], *, study: Study, style: Style, what: str) -> 
     says = "; ".join(
         f"{words.arm_name(point.arm)} at {words.percent(point.fraction or 0)}: {point.text}"
         for point in found
-        if not paired or point.baseline == first_baseline(study)
+        if not baseline or point.baseline == baseline
     )
     return drawing.finish(
         alt.layer(zero, whisker, marker),
@@ -111,7 +93,7 @@ def forest(found: Sequence[Point], *, study: Study, style: Style, what: str) -> 
         says=f"{words.sentence(what)}. {says}.",
         data=[_row(point) for point in found],
         height=max(len(fractions) * len(arms) * ROW, 60) + 70,
-        parameters=[("baseline", first)] if paired else (),
+        parameters=[("baseline", words.arm_name(baseline))] if baseline else (),
     )
 
 

@@ -67,14 +67,13 @@ def _cells(study: Study) -> Iterator[str]:
         lost = planned - there
         gap = f"{lost:,} of {planned:,} planned cells {'is' if lost == 1 else 'are'} not there"
         yield f"{gap}: the study is not finished"
-    counts = Counter(cell.status for cell in study.cells)
-    if counts["failed"]:
-        reasons = Counter(cell.reason for cell in study.cells if cell.status == "failed")
-        told = "; ".join(
-            f"{reason} ({count})" for reason, count in reasons.most_common(3) if reason
+    if study.left_out:
+        reasons = Counter(
+            str(cell.get("reason") or "no reason is stored") for cell in study.left_out
         )
-        failed = words.plural(counts["failed"], "cell")
-        yield f"{failed} failed and took no part: {told or 'no reason is stored'}"
+        told = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
+        more = f"; and {len(reasons) - 3} reasons more" if len(reasons) > 3 else ""
+        yield f"{words.plural(len(study.left_out), 'cell')} failed and took no part: {told}{more}"
     for arm, count in Counter(
         cell.arm for cell in study.cells if cell.status == "unfinished"
     ).items():

@@ -34,7 +34,7 @@ def _pictures(study: Study, task: Task, entries: Sequence[Mapping[str, Any]]) ->
 def _title(task: Task, entry: Mapping[str, Any]) -> str:
     predicted, true = (_class(task, entry.get(key)) for key in ("predicted", "label"))
     chance = entry.get("probability")
-    sure = f" ({chance:.0%})" if isinstance(chance, float) else ""
+    sure = f" ({words.percent(round(chance, 3))})" if isinstance(chance, float) else ""
     return f"Said {predicted}{sure}, was {true}"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import altair as alt
@@ -9,7 +10,7 @@ import polars as pl
 
 from hounsfield.report import drawing, words
 from hounsfield.report.drawing import Figure
-from hounsfield.report.html import Section, render
+from hounsfield.report.html import Grid, Section, grid, render
 from hounsfield.report.points import main_protocol
 from hounsfield.report.quality import Quality, quality
 from hounsfield.report.study_folder import Cell, Study
@@ -45,6 +46,7 @@ def section(study: Study, style: Style) -> Section:
                 "places": [*dict.fromkeys(one.place for one in found)],
                 "arms": [*dict.fromkeys(words.arm_name(one.cell.arm) for one in found)],
                 "figures": drawn,
+                "calibration": _recalibrated(study, found),
             }
         )
     body = render("predictions", blocks=blocks)
@@ -70,6 +72,33 @@ def _shown(study: Study, task: str) -> list[Shown]:
         if curves is not None:
             found.append(Shown(cell, _place(study, cell), curves))
     return found
+
+
+def _recalibrated(study: Study, found: Sequence[Shown]) -> Grid:
+    """Calibration slope and intercept, an arm and a fraction a row."""
+    heads = ["arm", "labels", "slope", "intercept", "models"]
+    rows = []
+    for arm in study.arms:
+        for fraction in study.fractions:
+            mine = [
+                one.quality.recalibration
+                for one in found
+                if (one.cell.arm, one.cell.fraction) == (arm, fraction)
+                and one.quality.recalibration
+            ]
+            if mine:
+                both = (_mean_and_range(values) for values in zip(*mine, strict=True))
+                rows.append([words.arm_name(arm), words.percent(fraction), *both, str(len(mine))])
+    return grid(
+        "Calibration slope and intercept: mean over the models, and their range", heads, rows
+    )
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    mean, low, high = (
+        words.number(value, digits=2) for value in (fmean(values), min(values), max(values))
+    )
+    return f"{mean} ({low} to {high})" if len(values) > 1 else mean
 
 
 def _place(study: Study, cell: Cell) -> str:
@@ -143,8 +172,8 @@ def _curves(
         .encode(
             x=_unit("x", across),
             y=_unit("y", up),
-            color=drawing.by_colour(arms, style),
-            strokeDash=drawing.by_dash(arms, style),
+            color=drawing.by_colour(arms, style, shape="stroke"),
+            strokeDash=drawing.by_dash(arms, style, shape="stroke"),
             opacity=drawing.isolated(1),
             order="x:Q",
             tooltip=["arm:N", alt.Tooltip("x:Q", title=across), alt.Tooltip("y:Q", title=up)],

@@ -7,7 +7,7 @@ import altair as alt
 
 from hounsfield.report import drawing, words
 from hounsfield.report.drawing import Figure
-from hounsfield.report.html import Grid, Section, grid, render
+from hounsfield.report.html import Section, grid, render
 from hounsfield.report.pictures import picture
 from hounsfield.report.study_folder import Run, Study, mapping
 from hounsfield.report.style import Style
@@ -22,7 +22,10 @@ MEASURES = {
     "knn_auc": "kNN probe, AUC",
     "linear_auc": "linear probe, AUC",
 }
-HEADS = ("run", "backbone", "state", "images/s", "wall time", "steps", "first loss", "last loss")
+HEADS = ("run", "backbone", "state", "device", "images/s", "wall time", "steps", "first loss",
+         "last loss")  # fmt: skip
+CARD_HEADS = ("arm", "file", "published by", "licence", "trained on", "tensors loaded", "SHA-256",
+              "notes")  # fmt: skip
 
 
 def section(study: Study, style: Style) -> Section:
@@ -33,12 +36,14 @@ def section(study: Study, style: Style) -> Section:
         for entry in map(mapping, study.pictures.get("reconstructions") or ())
         if (shown := picture(study, entry, title=_drawer(entry), text=_drawn(entry))) is not None
     ]
-    body = render("pretraining", table=_table(study.runs), figures=figures, pictures=pictures)
+    body = render(
+        "pretraining",
+        table=grid("Pre-training runs", HEADS, [_row(run) for run in study.runs]),
+        cards=grid("Weights from outside this study", CARD_HEADS, [*_cards(study)]),
+        figures=figures,
+        pictures=pictures,
+    )
     return Section("pretraining", "Pre-training", body, figures)
-
-
-def _table(runs: Sequence[Run]) -> Grid:
-    return grid("Pre-training runs", HEADS, [_row(run) for run in runs])
 
 
 def _row(run: Run) -> list[str]:
@@ -48,6 +53,7 @@ def _row(run: Run) -> list[str]:
         f"{words.arm_name(run.name)} ({run.folder.name[:8]})",
         str(run.config.get("backbone", words.DASH)),
         "ended" if run.summary.get("done") else "not ended",
+        str(run.summary.get("device") or words.DASH),
         f"{rate:,.0f}" if _is_number(rate) else words.DASH,
         words.duration(wall if _is_number(wall) else None),
         _count(run.summary.get("steps")),
@@ -62,6 +68,24 @@ def _drawer(entry: Mapping[str, Any]) -> str:
 
 def _drawn(entry: Mapping[str, Any]) -> str:
     return f"patient {entry.get('patient')}, slice {entry.get('slice')}"
+
+
+def _cards(study: Study) -> Iterator[list[str]]:
+    """A row for each arm whose weights, or the start of whose pre-training, were there before."""
+    arms = mapping(study.facts.get("arms"))
+    for arm in study.arms:
+        card = mapping(mapping(arms.get(arm)).get("card"))
+        if card:
+            start = " (start)" if mapping(arms[arm]).get("kind") == "pretrained" else ""
+            loaded = f"{card.get('matched', '?')}, all of the backbone's"
+            yield [
+                words.arm_name(arm) + start,
+                *(str(card.get(key) or "not told") for key in ("file", "origin", "licence",
+                                                               "corpus")),
+                f"{loaded}; {card['unused']} not used" if card.get("unused") else loaded,
+                str(card.get("sha256") or "not told"),
+                "; ".join(map(str, card.get("notes") or ())),
+            ]  # fmt: skip
 
 
 def _losses(study: Study, style: Style) -> Iterator[Figure]:
@@ -137,7 +161,8 @@ def _lines(
             x=alt.X("step:Q", title="step").axis(grid=False, tickCount=4),
             y=alt.Y("value:Q", title=title).axis(tickCount=5).scale(zero=False),
             detail="run:N",
-            color=drawing.by_colour(arms, style),
+            color=drawing.by_colour(arms, style, shape="stroke"),
+            strokeDash=drawing.by_dash(arms, style, shape="stroke"),
             opacity=drawing.isolated(1),
             tooltip=["arm:N", "run:N", "step:Q", alt.Tooltip("value:Q", title=title, format=".4g")],
         )

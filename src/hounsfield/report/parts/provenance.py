@@ -9,6 +9,8 @@ from hounsfield.report.html import Section, render
 from hounsfield.report.study_folder import Study, mapping
 from hounsfield.report.style import Style
 
+CPU, UNTOLD = "cpu", "device that was not stored"
+
 
 def section(study: Study, style: Style) -> Section:
     """Facts as a list, then every configuration as it was resolved."""
@@ -43,25 +45,41 @@ def facts(study: Study) -> Iterator[tuple[str, str]]:
         content = mapping(store).get("hash")
         if content:
             yield f"Store {name}, hash", str(content)
+    if told.get("machine"):
+        yield "Machine", _machine(told)
     for run in study.runs:
-        machine = mapping(run.config.get("machine"))
-        where = ", ".join(f"{key}: {value}" for key, value in machine.items())
+        where = _machine(run.config)
         yield (
             f"Pre-training {words.arm_name(run.name)}",
             f"{run.folder.name}{f' ({where})' if where else ''}",
         )
     yield "Cells", f"{len(study.cells):,} of {study.planned_cells:,} planned"
-    fine = sum(_seconds(cell.facts) for cell in study.cells)
-    pre = sum(_seconds(run.summary) for run in study.runs)
-    yield (
-        "Wall time",
-        f"{words.duration(fine)} of fine-tuning, {words.duration(pre)} of pre-training",
-    )
-    devices = {
-        str(run.summary.get("device") or run.config.get("device") or "") for run in study.runs
-    }
-    on_gpu = [device for device in devices if "cuda" in device.lower() or "gpu" in device.lower()]
-    yield "GPU", words.listed(sorted(on_gpu)) or "none named in the stored configurations"
+    yield from _times(study)
+
+
+def _times(study: Study) -> Iterator[tuple[str, str]]:
+    """Wall time by device, and the hours of GPUs: all starts of all runs and cells together."""
+    spent: dict[str, dict[str, float]] = {}
+    gpu_hours = 0.0
+    runs = [("pre-training", run.summary) for run in study.runs]
+    for work, entry in [*runs, *(("fine-tuning", cell.facts) for cell in study.cells)]:
+        device = str(entry.get("device") or UNTOLD)
+        works = spent.setdefault(device, {})
+        works[work] = works.get(work, 0.0) + _seconds(entry)
+        if device not in (CPU, UNTOLD):
+            gpu_hours += _seconds(entry) * int(entry.get("processes") or 1) / 3600
+    for device, works in spent.items():
+        told = [f"{words.duration(seconds)} of {work}" for work, seconds in works.items()]
+        yield f"Wall time, {device}", words.listed(told)
+    untold = f", and whatever ran on a {UNTOLD}" if UNTOLD in spent else ""
+    yield "GPU hours", f"{gpu_hours:.2f}{untold}"
+
+
+def _machine(entry: Mapping[str, Any]) -> str:
+    facts = {**mapping(entry.get("machine"))}
+    if entry.get("torch"):
+        facts["torch"] = entry["torch"]
+    return ", ".join(f"{name}: {value}" for name, value in facts.items())
 
 
 def _values(study: Study, key: str) -> list[str]:
