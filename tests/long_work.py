@@ -1,9 +1,15 @@
-"""Commands that take seconds, small enough for tests, and what can be seen of them from outside."""
+"""Commands small enough for tests, what they work on, and what can be seen of them from outside."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from hounsfield.data.phantom import phantom
+from hounsfield.data.store import write_store
 
 JUST_S = 0.02  # a cell that ended so shortly before is the last thing that was done
 
@@ -51,6 +57,29 @@ batch_size = 8
 budget = {{ steps = 6 }}
 loop = {{ checkpoint_every = 2, tensorboard = false }}
 moco_v2 = {{ queue_size = 32 }}
+"""
+
+
+SMALL_STUDY = """
+arms = ["scratch"]
+backbone = "resnet10_tiny"
+image_size = 32
+fractions = [1.0]
+folds = 2
+repeats = 1
+device = "cpu"
+budget = { steps = 2, batch = 8, lr = 0.001, looks = 1 }
+stores = { ct = "store" }
+tasks.lesion = { store = "ct", label = "lesion" }
+"""
+SMALL_PRETRAIN = """
+method = "moco_v2"
+stores = ["{store}"]
+backbone = "resnet10_tiny"
+image_size = 32
+batch_size = 8
+budget.steps = 2
+device = "cpu"
 """
 
 
@@ -147,3 +176,18 @@ def work(kind, scans, tmp_path):
         "in a step",
         ("encoder.safetensors", "metrics.jsonl", "checkpoints/step-*.pt"),
     )
+
+
+def small_home(home):
+    """An archive, a store, and the files of a pre-training and a study."""
+    phantom(home / "archive", patients=1, seed=0, matrix=32)
+    chance = np.random.default_rng(0)
+    patients = [f"p{number // 2:02d}" for number in range(48)]
+    index = pl.DataFrame(
+        {"patient": patients, "series": patients, "lesion": [number % 2 for number in range(48)]}
+    )
+    images = chance.normal(0, 300, (48, 32, 32)).astype(np.int16)
+    write_store(home / "store", images, index)
+    (home / "study.toml").write_text(SMALL_STUDY)
+    (home / "pretrain.toml").write_text(SMALL_PRETRAIN.format(store=home / "store"))
+    return home

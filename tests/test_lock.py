@@ -7,41 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import polars as pl
 import pytest
 from typer.testing import CliRunner
 
 from hounsfield.cli import app
-from hounsfield.data.phantom import phantom
-from hounsfield.data.store import write_store
 from hounsfield.errors import BusyError, OutputError
 from hounsfield.lock import held, new_folder, reserved
+from long_work import small_home
 
 ME = re.escape(f"in use by process {os.getpid()} on {os.uname().nodename}. Wait until it ends")
-
-STUDY = """
-arms = ["scratch"]
-backbone = "resnet10_tiny"
-image_size = 32
-fractions = [1.0]
-folds = 2
-repeats = 1
-device = "cpu"
-budget = { steps = 2, batch = 8, lr = 0.001, looks = 1 }
-stores = { ct = "store" }
-tasks.lesion = { store = "ct", label = "lesion" }
-"""
-PRETRAIN = """
-method = "moco_v2"
-stores = ["{store}"]
-backbone = "resnet10_tiny"
-image_size = 32
-batch_size = 8
-budget.steps = 2
-device = "cpu"
-"""
-
 
 HOLDER = """
 import sys, time
@@ -71,19 +45,7 @@ while done < 50:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """An archive, a store, and the files of a pre-training and a study."""
-    home = tmp_path_factory.mktemp("home")
-    phantom(home / "archive", patients=1, seed=0, matrix=32)
-    chance = np.random.default_rng(0)
-    patients = [f"p{number // 2:02d}" for number in range(48)]
-    index = pl.DataFrame(
-        {"patient": patients, "series": patients, "lesion": [number % 2 for number in range(48)]}
-    )
-    images = chance.normal(0, 300, (48, 32, 32)).astype(np.int16)
-    write_store(home / "store", images, index)
-    (home / "study.toml").write_text(STUDY)
-    (home / "pretrain.toml").write_text(PRETRAIN.format(store=home / "store"))
-    return home
+    return small_home(tmp_path_factory.mktemp("home"))
 
 
 def verbs(home, out):

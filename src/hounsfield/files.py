@@ -81,17 +81,26 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _PLACE:
+        number = _number(error)
+        if number in _PLACE:
             raise OutputError(
-                f"cannot write {path}: {error.strerror} ({error.filename}). Give a place below a "
-                "folder."
+                f"cannot write {path}: {os.strerror(number)} ({error.filename}). Give a place "
+                "below a folder."
             ) from error
-        if error.errno not in _DISK:
+        if number not in _DISK:
             raise
         raise DiskError(
-            f"cannot write {path}: {error.strerror}. Free space there or choose another folder, "
-            "then run the same command again."
+            f"cannot write {path}: {os.strerror(number)}. Free space there or choose another "
+            "folder, then run the same command again."
         ) from error
+
+
+def _number(error: OSError) -> int:
+    """The system's number of an error, which polars and pydicom have in its text; or 0."""
+    if error.errno is not None:
+        return error.errno
+    told = re.search(r"(?:os error|\[Errno) (\d+)", str(error))
+    return int(told[1]) if told else 0
 
 
 def check_space(place: Path, n_bytes: int) -> None:

@@ -148,7 +148,7 @@ def convert(job: Job, unit: Unit, announce: Announce) -> Path:
     images.unlink(missing_ok=True)
     for stored, of_volume, said in _volumes(job, unit, refusals.append, announce):
         with disk_errors(images), images.open("ab") as file:
-            stored.tofile(file)
+            file.write(np.ascontiguousarray(stored).data)  # tofile hides what the disk said
         rows += of_volume
         notes += said
     names = dict.fromkeys(name for row in rows for name in row)

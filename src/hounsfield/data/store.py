@@ -246,8 +246,10 @@ class StoreWriter:
             return
         name = f"{len(self.shards):05d}.npy"
         path = self.folder / "shards" / name
-        with disk_errors(path):
-            np.save(path, now)
+        with disk_errors(path), path.open("wb") as file:
+            header = np.lib.format.header_data_from_array_1_0(now)
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(now.data)  # np.save does not say what the disk said
         self.shards.append(Shard(name=name, rows=len(now), sha256=_sha256(path)))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
+from hounsfield.children import die_with_parent
 from hounsfield.data.volume import Announce
 from hounsfield.errors import HounsfieldError, WorkerError
 
@@ -176,6 +177,7 @@ def _gone(worker: _Worker, reason: str) -> Death:
 
 
 def _work(pipe: Connection, slate: _Slate) -> None:
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     os.environ["OMP_NUM_THREADS"] = "1"
     while True:

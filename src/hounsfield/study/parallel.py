@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from hounsfield.children import die_with_parent
 from hounsfield.errors import DiskError, InterruptedRun, WorkerError
 from hounsfield.progress import Bar, lines_to
 from hounsfield.study.plan import Cell, Plan
@@ -127,6 +128,7 @@ class _Hand:
 
 def _serve(plan: Plan, folder: Path, pipe: Connection, threads: int) -> None:
     """A process's life: say that it is there, then run a part for each name that it is given."""
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     torch.set_num_threads(threads)
     worker = Worker(plan, folder)
