@@ -3,21 +3,23 @@
     python benchmarks/tiles.py [encoders] [memory] [steps] [--batch 16] [--rounds 3] [--device cpu]
 
 Every ratio is a median over rounds in which the ways take turns. On the CPU one thread runs and its
-own time counts, so that other work on the machine hardly matters; memory is read from Linux's
-/proc. The masked-dense way is the tests' reference, in the faster memory format (channels last);
+own time counts, so that other work on the machine hardly matters; memory is what torch's allocator
+hands out. The masked-dense way is the tests' reference, channels last, the faster memory format;
 its own cost over timm's dense network is printed too.
 """
 
 import argparse
+import json
 import statistics
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from hounsfield.methods.spark import SparK, SparKConfig
@@ -39,13 +41,9 @@ def main() -> None:
     arguments.add_argument("--batch", type=int, default=16)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--device", default="cpu")
-    arguments.add_argument("--peak", choices=["tiles", "masked"], help="for this program's own use")
     given = arguments.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as every training on the CPU does
-    if given.peak:
-        print(peak_mb(encoder_ways("resnet50", 224, given.batch, given.device)[given.peak]))
-        return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {given.batch}")
     for name, part in PARTS.items():
         if not given.parts or name in given.parts:
@@ -63,15 +61,12 @@ def encoders(given: argparse.Namespace) -> None:
 
 
 def memory(given: argparse.Namespace) -> None:
-    """Peak memory of forward and backward above what stood before, each in its own process."""
-    peaks = {}
-    for way in ("tiles", "masked"):
-        command = [sys.executable, __file__, "--peak", way]
-        for option in ("batch", "device"):
-            command += [f"--{option}", str(getattr(given, option))]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks[way] = float(done.stdout)
-        print(f"peak_mb_{way}_resnet50_224 {peaks[way]:.0f}")
+    """Peak memory of forward and backward above what stood before."""
+    ways = encoder_ways("resnet50", 224, given.batch, given.device)
+    ways["tiles"]()  # gradients are there from now on
+    peaks = {way: peak_mb(run) for way, run in ways.items()}
+    for way, peak in peaks.items():
+        print(f"peak_mb_{way}_resnet50_224 {peak:.0f}")
     print(f"tiles_memory_ratio_resnet50_224 {peaks['tiles'] / peaks['masked']:.2f}")
 
 
@@ -166,21 +161,21 @@ def rates(label: str, times: Mapping[str, list[float]], batch: int) -> None:
 
 
 def peak_mb(run: Callable[[], None]) -> float:
-    """Peak memory of a run in MB, above what was held before it."""
+    """The most that torch's allocator holds during a run, in MB, above what it held before."""
     if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is held now
-    before = high_water_kb()
-    run()
-    return (high_water_kb() - before) / 1e3
-
-
-def high_water_kb() -> int:
-    """The most memory that this process has held since the mark was last reset."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        seen.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_bytes())["traceEvents"]
+    held = [event["args"] for event in events if event["name"] == "[memory]"]
+    before = held[0]["Total Allocated"] - held[0]["Bytes"]
+    return (max(each["Total Allocated"] for each in held) - before) / 1e6
 
 
 PARTS = {"encoders": encoders, "memory": memory, "steps": steps}

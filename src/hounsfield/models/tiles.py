@@ -11,7 +11,8 @@ host never waits for the device.
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -82,22 +83,49 @@ def _convolve(layer: nn.Conv2d, strip: Tensor, reach: Reach, layout: Layout) -> 
     side = strip.shape[3] // reach.stride
     if side <= SMALL_SIDE and layer.groups == 1:
         weights = weight.permute(0, 2, 3, 1).flatten(1)  # (out channels, kernel * kernel * in)
-        pixels = F.linear(layout.columns(strip, reach), weights, bias)
+        with _gathered_again(lambda: layout.columns(strip, reach)) as columns:
+            pixels = F.linear(columns, weights, bias)
         return pixels.view(len(strip), -1, side, len(weight)).permute(0, 3, 1, 2)
-    tiles = layout.halo(strip, reach)
-    tiles = F.conv2d(tiles, weight, bias, layer.stride, 0, layer.dilation, layer.groups)
+    with _gathered_again(lambda: layout.halo(strip, reach)) as tiles:
+        tiles = F.conv2d(tiles, weight, bias, layer.stride, 0, layer.dilation, layer.groups)
     return as_strip(tiles, batch=len(strip))
 
 
 def _max_pool(layer: nn.MaxPool2d, strip: Tensor, reach: Reach, layout: Layout) -> Tensor:
-    tiles = layout.halo(strip, reach, outside=-torch.inf)
-    tiles = F.max_pool2d(tiles, layer.kernel_size, layer.stride, 0, layer.dilation)
+    with _gathered_again(lambda: layout.halo(strip, reach, outside=-torch.inf)) as tiles:
+        tiles = F.max_pool2d(tiles, layer.kernel_size, layer.stride, 0, layer.dilation)
     return as_strip(tiles, batch=len(strip))
 
 
 def _avg_pool(layer: nn.AvgPool2d, strip: Tensor, reach: Reach, layout: Layout) -> Tensor:
     tiles = F.avg_pool2d(layout.halo(strip, reach), layer.kernel_size, layer.stride)
     return as_strip(tiles, batch=len(strip))
+
+
+@contextmanager
+def _gathered_again(gather: Callable[[], Tensor]) -> Iterator[Tensor]:
+    """What `gather` gives; what the block keeps of it for its gradient is gathered anew there.
+
+    A halo holds up to nine times the pixels of its tile, and gathering it costs next to nothing. A
+    compiler sees to that by itself.
+    """
+    seen = gather()
+    if torch.compiler.is_compiling():
+        yield seen
+        return
+    place, shape = seen.data_ptr(), seen.shape
+
+    def pack(kept: Tensor) -> Tensor | None:
+        return None if kept.data_ptr() == place and kept.shape == shape else kept
+
+    def unpack(kept: Tensor | None) -> Tensor:
+        if kept is not None:
+            return kept
+        with torch.no_grad():
+            return gather()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield seen
 
 
 _WINDOWED: Mapping[type[nn.Module], Callable[[Any, Tensor, Reach, Layout], Tensor]] = {
