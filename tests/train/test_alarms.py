@@ -17,14 +17,8 @@ from hounsfield.models.pretrained import load_into
 from hounsfield.seeding import stream
 from hounsfield.train import sentinel
 from hounsfield.train.pretrain import pretrain
-from train.tiny_run import config, store
+from train.tiny_run import SMALL, config, store
 
-SMALL = {
-    "byol": {"hidden_dim": 64, "projection_dim": 16},
-    "moco_v2": {"projection_dim": 16},
-    "spark": {"decoder_width": 32},
-    "swav": {"prototypes": 16, "hidden_dim": 32, "projection_dim": 16, "queue_size": 0},
-}
 PATIENCE = 20  # steps
 
 

@@ -7,6 +7,13 @@ from hounsfield.config import parse
 from hounsfield.data.store import write_store
 from hounsfield.train.pretrain import PretrainConfig
 
+SMALL = {
+    "byol": {"hidden_dim": 64, "projection_dim": 16},
+    "moco_v2": {"projection_dim": 16},
+    "spark": {"decoder_width": 32},
+    "swav": {"prototypes": 16, "hidden_dim": 32, "projection_dim": 16, "queue_size": 0},
+}
+
 
 def store(path, *, labels=None):
     blobs = np.zeros((24, 32, 32), dtype=np.int16)

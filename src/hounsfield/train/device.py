@@ -26,10 +26,7 @@ def fabric(
     """
     from lightning_fabric import Fabric  # seconds to import
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if precision == "auto":
-        precision = "bf16-mixed" if device == "cuda" and has_bf16() else "32-true"
+    device, precision = chosen(device, precision)
     if device == "cpu":
         keep_freed_memory()
     return Fabric(
@@ -38,6 +35,15 @@ def fabric(
         strategy=_shared() if processes > 1 else "auto",
         precision=precision,
     )
+
+
+def chosen(device: DeviceName, precision: Precision) -> tuple[DeviceName, Precision]:
+    """What "auto" means on this machine; anything else stays as it is."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if precision == "auto":
+        precision = "bf16-mixed" if device == "cuda" and has_bf16() else "32-true"
+    return device, precision
 
 
 def _shared() -> "Strategy":
