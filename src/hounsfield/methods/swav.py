@@ -98,7 +98,7 @@ class SwAV(Method):
             name="ln(prototypes)",
             meaning="every image is predicted to be of all clusters alike",
             cause="the assignments are as even, because epsilon is too high for features so alike",
-            change="Lower swav.epsilon (to 0.02, say), then swav.prototypes, or raise optim.lr.",
+            change="Lower swav.epsilon (to 0.02, say), or raise optim.lr.",
         )
 
     def before_step(self, progress: float) -> None:

@@ -8,7 +8,6 @@ from hounsfield.train.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies import Strategy
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
@@ -32,7 +31,7 @@ def fabric(
     return Fabric(
         accelerator=device,
         devices=processes,
-        strategy=_shared() if processes > 1 else "auto",
+        strategy="ddp_spawn" if processes > 1 else "auto",
         precision=precision,
     )
 
@@ -44,13 +43,6 @@ def chosen(device: DeviceName, precision: Precision) -> tuple[DeviceName, Precis
     if precision == "auto":
         precision = "bf16-mixed" if device == "cuda" and has_bf16() else "32-true"
     return device, precision
-
-
-def _shared() -> "Strategy":
-    """Several processes, each started anew; buffers are the same in all, so none is sent."""
-    from lightning_fabric.strategies import DDPStrategy
-
-    return DDPStrategy(start_method="spawn", broadcast_buffers=False)
 
 
 def kind_of(device: torch.device) -> str:

@@ -25,6 +25,12 @@ SMALL: Final[Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+# Ours too: with the paper's 0.05, assignments of so few images are nearly even, and the loss rested
+# at ln(prototypes) for as long as it was watched (300 steps, 256 slices); with 0.02 it left.
+SMALL_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {"swav": {"epsilon": 0.02}}
+)
+
 PAPERS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         # Tian et al., arXiv 2301.03580, section 4.1, and
@@ -106,7 +112,7 @@ def defaults(method: str, settings: str) -> Mapping[str, Any]:
         ConfigError: The method has no paper here.
     """
     if settings == "small":
-        return SMALL
+        return {**SMALL, "options": SMALL_OPTIONS.get(method, {})}
     if method not in PAPERS:
         raise ConfigError(f'{one_of("paper for method", method, PAPERS)} Take settings = "small".')
     return PAPERS[method]
