@@ -88,6 +88,7 @@ class _Lines:
         self.label, self.total, self.first, self.done = label, total, done, done
         self.clock = clock
         self.start = self.spoken = clock()
+        self.told = done
         self.text = ""
 
     def advance(self, amount: int = 1) -> None:
@@ -106,11 +107,11 @@ class _Lines:
         sys.stderr.flush()
 
     def close(self) -> None:
-        if self.clock() - self.start >= LINE_EVERY_S:
+        if self.clock() - self.start >= LINE_EVERY_S and self.told != self.done:
             self._say()
 
     def _say(self) -> None:
-        self.spoken = self.clock()
+        self.spoken, self.told = self.clock(), self.done
         gone = self.spoken - self.start
         fresh = max(self.done - self.first, 1)
         left = gone / fresh * max(self.total - self.done, 0)

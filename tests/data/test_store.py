@@ -101,3 +101,16 @@ def test_taking_over_keeps_the_first_rows_and_adds_after_them(
     writer.close(pl.concat([small_store.index, new], how="diagonal"))
     grown = Store.open(tmp_path / "grown")
     assert grown.read(np.arange(11))[:, 0, 0].tolist() == [*range(10), 99]
+
+
+def test_places_without_a_store_say_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans.zip").write_bytes(b"PK")
+    with pytest.raises(StoreError, match=r"there is no store at .*missing\. Make one with: houns"):
+        Store.open(tmp_path / "missing")
+    with pytest.raises(StoreError, match=r"scans is no store: it has no store\.json\. If it holds"):
+        Store.open(tmp_path / "scans")
+    with pytest.raises(
+        StoreError, match=r"zip is no store: it is a file.*ingest .*zip --out STORE"
+    ):
+        Store.open(tmp_path / "scans.zip")

@@ -295,9 +295,16 @@ def rows_of(store: Store, patients: Iterable[str]) -> NDArray[np.int64]:
 
 def _read_facts(path: Path) -> StoreFacts:
     file = path / "store.json"
+    if not path.exists():
+        raise StoreError(
+            f"there is no store at {path}. Make one with: hounsfield ingest SOURCE --out {path}"
+        )
     if not file.is_file():
-        what = "an empty place" if not path.exists() else "no store (it has no store.json)"
-        raise StoreError(f"{path} is {what}. Make one with: hounsfield ingest SOURCE --out {path}")
+        what = "it has no store.json" if path.is_dir() else "it is a file"
+        raise StoreError(
+            f"{path} is no store: {what}. If it holds scans, make a store of them with: "
+            f"hounsfield ingest {path} --out STORE"
+        )
     try:
         facts = StoreFacts.model_validate_json(file.read_bytes())
     except (ValueError, ConfigError, OSError) as error:
