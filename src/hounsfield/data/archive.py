@@ -75,18 +75,49 @@ def walk(sources: Sequence[Path]) -> Iterator[Entry | Refusal]:
     Raises:
         InputError: A source does not exist.
     """
+    for path, name in files_below(sources):
+        yield from look_at(path, name)
+
+
+def files_below(sources: Sequence[Path]) -> list[tuple[Path, str]]:
+    """The files below `sources`, archives as one, with their names; none has been opened.
+
+    Raises:
+        InputError: A source does not exist.
+    """
     for source in sources:
         if not source.exists():
             raise InputError(f"there is nothing at {source}. Give a folder, a file or a zip.")
+    found: list[tuple[Path, str]] = []
     for source, prefix in zip(sources, _prefixes(sources), strict=True):
         if not source.is_dir():
-            yield from _look(source, prefix + source.name)
+            found.append((source, prefix + source.name))
             continue
         for folder, folders, files in os.walk(source):
             folders.sort(key=natural)
-            for file in sorted(files, key=natural):
-                path = Path(folder) / file
-                yield from _look(path, prefix + path.relative_to(source).as_posix())
+            place = Path(folder)
+            inside = place.relative_to(source).as_posix()
+            before = prefix if inside == "." else f"{prefix}{inside}/"
+            found += [(place / file, before + file) for file in sorted(files, key=natural)]
+    return found
+
+
+def look_at(path: Path, name: str) -> Iterator[Entry | Refusal]:
+    """What the file of that name is, by its first bytes; an archive's members one by one."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            yield Refusal(name, "skipped", "not a regular file")
+            return
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        yield Refusal(name, "refused", f"cannot be opened ({error.strerror})")
+        return
+    if head.startswith(b"PK\x03\x04"):
+        yield from _look_inside(path, name, status.st_size)
+        return
+    yield _entry(head, Entry(name, path, "dicom", status.st_size))
 
 
 def _prefixes(sources: Sequence[Path]) -> list[str]:
@@ -106,23 +137,6 @@ def natural(name: str) -> tuple[tuple[int, str], ...]:
         (int(part[:18]), part) if place % 2 else (_TEXT, part)
         for place, part in enumerate(_DIGITS.split(name))
     )
-
-
-def _look(path: Path, name: str) -> Iterator[Entry | Refusal]:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            yield Refusal(name, "skipped", "not a regular file")
-            return
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError as error:
-        yield Refusal(name, "refused", f"cannot be opened ({error.strerror})")
-        return
-    if head.startswith(b"PK\x03\x04"):
-        yield from _look_inside(path, name, status.st_size)
-        return
-    yield _entry(head, Entry(name, path, "dicom", status.st_size))
 
 
 def _look_inside(path: Path, name: str, size: int) -> Iterator[Entry | Refusal]:

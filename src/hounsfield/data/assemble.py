@@ -23,6 +23,7 @@ from hounsfield.data.store import COLUMNS, REFUSED, Store, StoreWriter
 from hounsfield.data.volume import Refusal
 from hounsfield.errors import InputError
 from hounsfield.files import disk_errors, folder_whole
+from hounsfield.progress import bar
 from hounsfield.provenance import commit
 
 COUNTED: Final = ("files", "read", "skipped", "duplicate", "refused")
@@ -221,8 +222,10 @@ def _write(
         writer = StoreWriter(folder, size=shape.size)
         if before is not None:
             writer.take_over(before)
-        for part in images:
-            writer.add(part)
+        with bar("slices", total=flow.new) as progress:
+            for part in images:
+                writer.add(part)
+                progress.advance(len(part))
         refused, counts, notes = _history(flow, before, keys)
         writer.close(
             index,

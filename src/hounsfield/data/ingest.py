@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from hounsfield.data.archive import Entry, natural, walk
+from hounsfield.data.archive import Entry, files_below, look_at, natural
 from hounsfield.data.assemble import Flow, assemble, old_store
 from hounsfield.data.convert import Job, Unit, convert, is_whole, read_headers
 from hounsfield.data.identify import check_labels
@@ -165,11 +165,15 @@ def look(sources: Sequence[Path]) -> tuple[list[Entry], list[Refusal]]:
     """Every file below `sources` that may be read, and those that are not for us."""
     entries: list[Entry] = []
     refusals: list[Refusal] = []
-    for found in walk(sources):
-        if isinstance(found, Entry):
-            entries.append(found)
-        else:
-            refusals.append(found)
+    files = files_below(sources)
+    with bar("files", total=len(files)) as progress:
+        for path, name in files:
+            for found in look_at(path, name):
+                if isinstance(found, Entry):
+                    entries.append(found)
+                else:
+                    refusals.append(found)
+            progress.advance()
     return entries, refusals
 
 

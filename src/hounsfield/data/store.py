@@ -12,10 +12,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 import numpy as np
 import polars as pl
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from hounsfield import __version__
@@ -182,16 +183,17 @@ class StoreWriter:
         self.size = size
         self.shards: list[Shard] = []
         self._rows_a_shard = max(shard_bytes // (2 * size * size), 1)
-        self._waiting: list[NDArray[np.int16]] = []
+        self._rows = 0  # in the shard that is being written
         (folder / "shards").mkdir(parents=True, exist_ok=True)
 
     def add(self, images: NDArray[np.int16]) -> None:
         """Append `images`, int16 `(n, size, size)`."""
         if images.dtype != np.int16 or images.shape[1:] != (self.size, self.size):
             raise ValueError(f"images are {images.dtype} {images.shape}, not (n, size, size) int16")
-        self._waiting.append(images)
-        while sum(len(part) for part in self._waiting) >= self._rows_a_shard:
-            self._write_shard()
+        while len(images):
+            room = self._rows_a_shard - self._rows
+            self._append(images[:room])
+            images = images[room:]
 
     def take_over(self, store: Store) -> None:
         """Begin with the shards of `store`, linked, not copied, where the disk can."""
@@ -214,8 +216,8 @@ class StoreWriter:
             refused: The columns of `REFUSED`.
             **facts: Fields of `StoreFacts` that the writer cannot know.
         """
-        while self._waiting:
-            self._write_shard()
+        if self._rows:
+            self._end_shard()
         index = complete_index(index)
         rows = sum(shard.rows for shard in self.shards)
         if len(index) != rows:
@@ -238,19 +240,31 @@ class StoreWriter:
         write_text(self.folder / "store.json", whole.model_dump_json(indent=2) + "\n")
         return whole
 
-    def _write_shard(self) -> None:
-        waiting = np.concatenate(self._waiting)
-        now, later = waiting[: self._rows_a_shard], waiting[self._rows_a_shard :]
-        self._waiting = [later] if len(later) else []
-        if not len(now):
-            return
-        name = f"{len(self.shards):05d}.npy"
-        path = self.folder / "shards" / name
-        with disk_errors(path), path.open("wb") as file:
-            header = np.lib.format.header_data_from_array_1_0(now)
-            np.lib.format.write_array_header_1_0(file, header)
-            file.write(now.data)  # np.save does not say what the disk said
-        self.shards.append(Shard(name=name, rows=len(now), sha256=_sha256(path)))
+    @property
+    def _shard(self) -> Path:
+        return self.folder / "shards" / f"{len(self.shards):05d}.npy"
+
+    def _append(self, images: NDArray[np.int16]) -> None:
+        """Add to the shard that is being written, which ends when it is full."""
+        with disk_errors(self._shard), self._shard.open("ab") as file:
+            if not self._rows:
+                self._write_header(file)
+            file.write(np.ascontiguousarray(images).data)  # tofile hides what the disk said
+        self._rows += len(images)
+        if self._rows == self._rows_a_shard:
+            self._end_shard()
+
+    def _end_shard(self) -> None:
+        """Put the number of rows into the header, for which numpy leaves room, and checksum."""
+        with disk_errors(self._shard), self._shard.open("r+b") as file:
+            self._write_header(file)
+        shard = Shard(name=self._shard.name, rows=self._rows, sha256=_sha256(self._shard))
+        self.shards.append(shard)
+        self._rows = 0
+
+    def _write_header(self, file: IO[bytes]) -> None:
+        shape = (self._rows, self.size, self.size)
+        npy.write_array_header_1_0(file, {"descr": "<i2", "fortran_order": False, "shape": shape})
 
 
 def write_store(
