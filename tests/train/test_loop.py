@@ -23,6 +23,37 @@ def test_the_loss_falls_and_every_line_is_written(toy, tmp_path):
     assert lines[-1]["early"] == 0.0
 
 
+def test_the_share_of_waiting_for_data_is_written_with_the_speed(toy, tmp_path):
+    class Slow(toy.Numbers):
+        def prefetch(self, first, last):
+            for batch in super().prefetch(first, last):
+                self.waited_s += 1.0
+                yield batch
+
+    for name, batches in (("slow", Slow()), ("quick", toy.Numbers())):
+        toy.train(toy.Model(), tmp_path / name, batches=batches)
+    slow, quick = (
+        [json.loads(line) for line in (tmp_path / name / "speed.jsonl").read_text().splitlines()]
+        for name in ("slow", "quick")
+    )
+    assert [line["step"] for line in slow] == [2, 4, 6, 8, 10, 12]
+    for line in slow:  # both are shares of the same time
+        assert line["images_per_s"] / line["waited"] == pytest.approx(8)
+    assert all(line["waited"] == 0 and line["images_per_s"] > 0 for line in quick)
+
+
+def test_tensorboard_shows_the_metrics(toy, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = toy.QUIET.model_copy(update={"tensorboard": True})
+    curve = toy.train(toy.Model(), tmp_path, config=config).curve
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name in ("loss", "lr", "grad_norm"):
+        points = [(point.step, point.value) for point in shown.Scalars(name)]
+        assert points == [(line["step"], pytest.approx(line[name])) for line in curve]
+    assert {"speed/images_per_s", "speed/waited"} <= set(shown.Tags()["scalars"])
+
+
 class KilledError(BaseException):
     pass
 

@@ -42,8 +42,12 @@ def test_a_row_shows_the_input_what_is_visible_and_the_whole_redrawn(store, tmp_
     reconstruct(run, store, tmp_path / "picture.png", slices=3)
 
     sheet = np.asarray(Image.open(tmp_path / "picture.png"))
-    assert sheet.shape == (3 * (SIZE + GAP), 3 * (SIZE + GAP), 3)
-    cells = sheet.reshape(3, SIZE + GAP, 3, SIZE + GAP, 3).swapaxes(1, 2)[:, :, :SIZE, :SIZE]
+    large = 2 * SIZE + GAP  # enlarged, so that it can be seen
+    assert sheet.shape == (3 * large + GAP, 3 * large + GAP, 3)
+    framed = sheet[GAP:, GAP:].reshape(3, large, 3, large, 3).swapaxes(1, 2)
+    cells = framed[:, :, : 2 * SIZE : 2, : 2 * SIZE : 2]
+    assert (cells == framed[:, :, 1 : 2 * SIZE : 2, 1 : 2 * SIZE : 2]).all()
+    assert (sheet[:GAP] == 255).all()
     whole, seen, redrawn = cells.swapaxes(0, 1)
     hidden = (seen == HIDDEN).all(axis=-1)
     patches = hidden.reshape(3, 3, 32, 3, 32).mean(axis=(2, 4))

@@ -26,6 +26,7 @@ from hounsfield.train.training import CHECKPOINTS
 
 HIDDEN = (70, 90, 140)  # a blue that no slice has
 GAP = 4  # px between pictures
+LEAST = 192  # px along a picture; smaller ones are enlarged by a whole number
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,16 @@ def _colour(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _sheet(columns: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The pictures side by side, a row a slice, with white between them."""
+    """The pictures side by side, a row a slice, with white around them; small ones enlarged."""
+    times = -(-LEAST // columns[0].shape[1])
     framed = [
-        np.pad(each, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255) for each in columns
+        np.pad(
+            each.repeat(times, axis=1).repeat(times, axis=2),
+            ((0, 0), (0, GAP), (0, GAP), (0, 0)),
+            constant_values=255,
+        )
+        for each in columns
     ]
     rows = np.concatenate(framed, axis=2)  # (batch, height, width of all, 3)
-    return rows.reshape(-1, *rows.shape[2:])
+    sheet = rows.reshape(-1, *rows.shape[2:])
+    return np.pad(sheet, ((GAP, 0), (GAP, 0), (0, 0)), constant_values=255)
