@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hounsfield.augment.views import recipe
 from hounsfield.data.split import Split, strata
-from hounsfield.errors import ConfigError
+from hounsfield.errors import ConfigError, InputError
 from hounsfield.models.backbone import create
 from hounsfield.seeding import seed_of
 from hounsfield.study import frozen, worker
@@ -269,21 +269,27 @@ def test_somebody_elses_scores_may_be_of_one_fraction(study, tmp_path, csv):
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda t: t.filter(pl.col("slice") > 30), r"of 24 test images have no score"),
+        (lambda t: t.filter(pl.col("slice") > 30), r"of 24 test images of lesion have no score"),
         (lambda t: pl.concat([t, t.head(1)]), "a slice has two scores"),
         (lambda t: t.rename({"score": "logit_0"}), "give logit_0 to logit_1"),
     ],
 )
-def test_somebody_elses_scores_that_cannot_be_judged_fail_their_cell(
-    study, tmp_path, csv, spoil, reason
+def test_somebody_elses_scores_that_cannot_be_judged_are_refused_beforehand(
+    study, csv, spoil, reason
 ):
     table, path = csv
     spoil(table).write_csv(path)
-    planned = plan(study(arms=["theirs"], predictions={"theirs": str(path)}, repeats=1,
-                         fractions=[1.0]))  # fmt: skip
-    ((_, ended),) = run_all(planned, tmp_path / "out")
-    assert ended.status == "failed"
-    assert pl.Series([ended.reason]).str.contains(reason).all()
+    with pytest.raises(InputError, match=reason):
+        plan(study(arms=["theirs"], predictions={"theirs": str(path)}))
+
+
+def test_somebody_elses_scores_of_some_cells_leave_the_others_out(study, csv):
+    table, path = csv
+    table.with_columns(fraction=1.0).write_csv(path)
+    planned = plan(study(arms=["scratch", "theirs"], predictions={"theirs": str(path)}, repeats=1))
+    places = [(cell.arm, cell.fraction) for cell in planned.cells]
+    assert places == [("scratch", 1.0), ("theirs", 1.0), ("scratch", 0.5)]
+    assert any("'theirs' has scores for 1 of 2 cells" in said for said in planned.warnings)
 
 
 def test_strata_of_the_fixture_are_what_the_tests_say(study):

@@ -137,9 +137,10 @@ class Study:
 
     @property
     def planned_cells(self) -> int:
-        """How many cells the plan names."""
+        """How many cells the plan names; where it names none, all that its sizes allow."""
         sizes = (self.tasks, self.arms, self.protocols, self.fractions)
-        return math.prod(map(len, sizes)) * self.repeats * self.folds
+        every = math.prod(map(len, sizes)) * self.repeats * self.folds
+        return count_of(self.facts.get("cells")) or every
 
 
 def read(folder: Path) -> Study:

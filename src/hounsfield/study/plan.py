@@ -4,7 +4,7 @@ A hash covers all that decides a result and nothing else: change a setting, and 
 that it touches get new names; the others are found finished.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from hounsfield.study.config import IMAGENET, POSITION, Primary, StudyConfig
 from hounsfield.study.controls import order_is_known
 from hounsfield.study.hashes import hash_of, sha256_of
 from hounsfield.study.partition import Rung, Splits, ladders_of, splits_of
-from hounsfield.study.predictions import read
+from hounsfield.study.predictions import covers, read
 from hounsfield.study.pretraining import RECIPE, Pretraining, kept_out, pretraining
 from hounsfield.study.task import Task, load
 
@@ -107,6 +107,7 @@ def plan(config: StudyConfig) -> Plan:
     Raises:
         ConfigError: A name, a size or a setting is not allowed.
         LabelError: Labels cannot serve a task, or a fraction is too small to hold every class.
+        InputError: Somebody else's scores lack test images of a cell that they speak of.
         LeakError: A patient stands in two parts of a split.
         StoreError: A store cannot be opened.
         WeightsError: An arm's weights do not fill the backbone, or cannot be had.
@@ -130,6 +131,8 @@ def plan(config: StudyConfig) -> Plan:
         for repeat in range(config.repeats)
     }  # fmt: skip
     starts = {arm: _start(arm, config, cards) for arm in config.arms}
+    theirs = {arm: read(Path(config.predictions[arm])) for arm in config.arms
+              if arm in config.predictions}  # fmt: skip
     cells = tuple(
         _cell(
             config, tasks[task], (protocol, arm, fraction, repeat, fold),
@@ -143,6 +146,9 @@ def plan(config: StudyConfig) -> Plan:
         for fraction in config.fractions
         for arm in config.arms
         if arm != POSITION or order_is_known(tasks[task])
+        if arm not in theirs
+        or covers(theirs[arm], tasks[task], splits[task, fold],
+                  fraction=fraction, repeat=repeat, fold=fold)
     )  # fmt: skip
     return Plan(
         config=config,
@@ -152,7 +158,7 @@ def plan(config: StudyConfig) -> Plan:
         pretrainings={run.hash: run for run in runs.values()},
         cells=cells,
         primary=_primary(config),
-        warnings=(*_warnings(config, tasks), *doubts(cards, tasks)),
+        warnings=(*_warnings(config, tasks), *_unscored(config, cells), *doubts(cards, tasks)),
         cards=cards,
     )
 
@@ -207,9 +213,7 @@ def _start(
     if arm in cards:
         return ("imagenet" if arm == IMAGENET else "weights"), {"sha256": cards[arm].sha256}
     if arm in config.predictions:
-        path = Path(config.predictions[arm])
-        read(path)  # refuses now what it would refuse later
-        return "predictions", {"sha256": sha256_of(path)}
+        return "predictions", {"sha256": sha256_of(Path(config.predictions[arm]))}
     return ("scratch" if arm == SCRATCH else "control"), {}
 
 
@@ -285,3 +289,11 @@ def _warnings(config: StudyConfig, tasks: Mapping[str, Task]) -> Iterator[str]:
             "No control arm (histogram, position) is part of this study: whether a task has a "
             "shortcut was not looked at."
         )
+
+
+def _unscored(config: StudyConfig, cells: Sequence[Cell]) -> Iterator[str]:
+    places = {(cell.task, cell.protocol, cell.fraction, cell.repeat, cell.fold) for cell in cells}
+    for arm in config.predictions:
+        scored = sum(cell.arm == arm for cell in cells)
+        if arm in config.arms and scored < len(places):
+            yield f"Arm {arm!r} has scores for {scored} of {len(places)} cells; the rest stay out."

@@ -1,14 +1,16 @@
 """Somebody else's scores as an arm: judged on the same patients, ladders and intervals as ours."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hounsfield.data.split import Split
 from hounsfield.errors import InputError, LabelError, one_of
 from hounsfield.study.task import Task
-from hounsfield.study.trained import Labels, Trained
+from hounsfield.study.trained import Trained
 
 PLACES = ("task", "fraction", "repeat", "fold")  # columns that may say which cells a row is for
 
@@ -37,47 +39,78 @@ def read(path: Path) -> pl.DataFrame:
             f"{path} has the columns {', '.join(table.columns)}; it needs slice, and either score "
             "or logit_0, logit_1, ..."
         )
-    if any(not table.schema[name].is_numeric() for name in table.columns if name != "task"):
-        raise LabelError(f"{path}: every column but task must hold numbers.")
+    text = [name for name, kind in table.schema.items() if not kind.is_numeric() and name != "task"]
+    if text:
+        raise LabelError(f"{path}: column {text[0]!r} holds text; all but task must hold numbers.")
     return table
 
 
+def of_cell(
+    table: pl.DataFrame, *, task: str, fraction: float, repeat: int, fold: int
+) -> pl.DataFrame:
+    """The rows of the table that are for this cell."""
+    here: dict[str, str | float] = {
+        "task": task, "fraction": fraction, "repeat": repeat, "fold": fold
+    }  # fmt: skip
+    for name, value in here.items():
+        if name in table.columns:
+            column = pl.col(name)
+            same = column == value if isinstance(value, str) else (column - value).abs() < 1e-9
+            table = table.filter(same)
+    return table
+
+
+def covers(table: pl.DataFrame, task: Task, split: Split, **cell: Any) -> bool:
+    """Whether the table speaks of this cell; where it does, it says all that is needed.
+
+    Raises:
+        InputError: As `scores`.
+    """
+    rows, judged = of_cell(table, task=task.name, **cell), task.rows(split.test)
+    if not rows.is_empty():
+        scores(rows, task, val=judged[:0], test=judged)
+    return not rows.is_empty()
+
+
 def scores(
-    table: pl.DataFrame, task: Task, labels: Labels, place: dict[str, str | float]
+    table: pl.DataFrame, task: Task, *, val: NDArray[np.int64], test: NDArray[np.int64]
 ) -> Trained:
     """The scores of one cell.
 
     Args:
-        table: As `read` gives it.
+        table: The rows of the cell.
         task: The cell's task.
-        labels: Of the cell.
-        place: The cell's `task`, `fraction`, `repeat` and `fold`.
+        val: Places in the task's images of those that choose.
+        test: The same of those that judge.
 
     Raises:
         InputError: A test image has no score, or two; or the classes are not the task's.
     """
     classes = len(task.classes)
-    for name, value in place.items():
-        if name in table.columns:
-            column = pl.col(name)
-            same = column == value if isinstance(value, str) else (column - value).abs() < 1e-9
-            table = table.filter(same)
     if "score" in table.columns:
         if classes != 2:
-            raise InputError(f"a single score cannot tell {classes} classes apart; give logit_K.")
+            raise InputError(
+                f"one score cannot tell the {classes} classes of {task.name} apart; give logit_K."
+            )
         table = table.with_columns(logit_0=-pl.col("score") / 2, logit_1=pl.col("score") / 2)
     names = [f"logit_{k}" for k in range(classes)]
     if sorted(name for name in table.columns if name.startswith("logit_")) != sorted(names):
-        raise InputError(f"the task has {classes} classes: give {names[0]} to {names[-1]}.")
+        raise InputError(f"{task.name} has {classes} classes: give {names[0]} to {names[-1]}.")
     if table["slice"].is_duplicated().any():
-        raise InputError("a slice has two scores for the same cell.")
-    test = _looked_up(table, task, labels.test, names)
-    missing = int(np.isnan(test).any(axis=1).sum())
+        raise InputError(
+            f"a slice has two scores for the same cell of {task.name}. Give it one, or say in the "
+            f"columns {', '.join(PLACES)} which cells a row is for."
+        )
+    judged = _looked_up(table, task, test, names)
+    missing = int(np.isnan(judged).any(axis=1).sum())
     if missing:
-        raise InputError(f"{missing} of {len(test)} test images have no score.")
-    val = _looked_up(table, task, labels.val, names)
-    whole = task.external is None and not np.isnan(val).any()  # or its rows are of another store
-    return Trained(val=val if whole else val[:0], test=test, curve=[])
+        raise InputError(
+            f"{missing} of {len(judged)} test images of {task.name} have no score. Give all, or "
+            f"say in the columns {', '.join(PLACES)} which cells a row is for."
+        )
+    chosen = _looked_up(table, task, val, names)
+    whole = task.external is None and not np.isnan(chosen).any()  # or its rows are of another store
+    return Trained(val=chosen if whole else chosen[:0], test=judged, curve=[])
 
 
 def _looked_up(

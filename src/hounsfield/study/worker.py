@@ -137,10 +137,10 @@ class Worker:
         task, config, labels = self.plan.tasks[cell.task], self.plan.config, self.labels(cell)
         classes, truth = len(task.classes), task.images["label"].to_numpy().astype(np.int64)
         if cell.kind == "predictions":
-            names = predictions.PLACES
-            place: dict[str, str | float] = {name: getattr(cell, name) for name in names}
             table = predictions.read(Path(config.predictions[cell.arm]))
-            return predictions.scores(table, task, labels, place)
+            here = {name: getattr(cell, name) for name in predictions.PLACES}
+            rows = predictions.of_cell(table, **here)
+            return predictions.scores(rows, task, val=labels.val, test=labels.test)
         if cell.kind == "control":
             return linear(self._features(cell), truth, labels, classes=classes)
         if cell.protocol in PROTOCOLS:
