@@ -2,10 +2,12 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import polars as pl
 import pydicom
 import pytest
+from ct_files import picture
 from deadly import convert_or_die, convert_some
 from PIL import Image
 from typer.testing import CliRunner
@@ -16,7 +18,7 @@ from hounsfield.data.info import describe, lines, write_montage
 from hounsfield.data.ingest import ingest
 from hounsfield.data.phantom import phantom
 from hounsfield.data.store import Store
-from hounsfield.errors import DiskError, InputError, LabelError, LeakError, OutputError
+from hounsfield.errors import ConfigError, DiskError, InputError, LabelError, LeakError, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -326,3 +328,30 @@ def test_medmnist_goes_through_the_verb_with_its_split_and_its_labels(tmp_path: 
         assert rows["label"].to_list() == labels[split].ravel().tolist()
         shown = store.read(rows["slice"].to_numpy()) * (255 / 32767)
         assert np.array_equal(np.rint(shown), images[split])
+
+
+def test_labels_that_only_the_pixels_refute_cost_no_second_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many slices a NIfTI file has is known once it is read; what was read then is kept."""
+    monkeypatch.setattr(ingest_module, "convert", convert_some)
+    hu = np.stack([picture(seed) for seed in range(4)])
+    scan = nibabel.Nifti1Image(hu.transpose(2, 1, 0), np.diag([-1.0, -1.0, 5.0, 1.0]))
+    nibabel.save(scan, tmp_path / "p1.nii")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("patient,z,bleed\np1,99,1\n")
+    with pytest.raises(LabelError, match=r"matches no slice by patient \+ z"):
+        ingest([tmp_path / "p1.nii"], tmp_path / "store", labels=labels, size=16)
+    assert not (tmp_path / "store").exists()
+    labels.write_text("patient,z,bleed\np1,3,1\n")
+    flow = ingest([tmp_path / "p1.nii"], tmp_path / "store", labels=labels, size=16)
+    assert (flow.slices, flow.labelled) == (4, 1)
+    assert len(list((tmp_path / "marks").iterdir())) == 1
+    assert not list(tmp_path.glob(".store*"))
+
+
+def test_a_column_of_classes_needs_a_name_of_its_own(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'patient' is a column of every store"):
+        ingest([archive], tmp_path / "store", class_folders="patient")
+    with pytest.raises(ConfigError, match="has a column 'bleed' too"):
+        ingest([archive], tmp_path / "store", class_folders="bleed", labels=archive / "labels.csv")

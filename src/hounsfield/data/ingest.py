@@ -18,11 +18,11 @@ from hounsfield.data.assemble import Flow, assemble, old_store
 from hounsfield.data.convert import Job, Unit, convert, is_whole, read_headers
 from hounsfield.data.identify import check_labels
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
-from hounsfield.data.labels import match_files, read_labels
+from hounsfield.data.labels import Labels, match_files, read_labels
 from hounsfield.data.refused import names_beside, write_names
 from hounsfield.data.resample import Crop, Shape
 from hounsfield.data.series import Header, group
-from hounsfield.data.store import Store
+from hounsfield.data.store import COLUMNS, Store
 from hounsfield.data.volume import Refusal
 from hounsfield.data.workers import Death, Staff
 from hounsfield.errors import ConfigError, InputError, OutputError
@@ -76,6 +76,7 @@ def ingest(
         raise ConfigError(f"{workers} workers cannot work; give at least 1.")
     before = _before(out, shape, append=append, keep_ids=keep_ids)
     table = read_labels(labels) if labels is not None else None
+    _check_class_folders(class_folders, table)
     key = key or default_key_file()
     keys = Keys(None) if keep_ids else load_or_make(_outside(key, out))
     staging = out.parent / f".{out.name}.ingest"
@@ -130,6 +131,15 @@ def _check_pattern(pattern: str | None) -> None:
         raise ConfigError(f"{pattern!r} is no regular expression: {error}.") from None
     if not groups:
         raise ConfigError(f"{pattern!r} has no group; put the patient's part in parentheses.")
+
+
+def _check_class_folders(name: str | None, table: Labels | None) -> None:
+    if name in COLUMNS:
+        raise ConfigError(
+            f"{name!r} is a column of every store. Give --class-folders another name."
+        )
+    if table is not None and name in table.names:
+        raise ConfigError(f"{table.path} has a column {name!r} too. Give --class-folders another.")
 
 
 def _before(out: Path, shape: Shape, *, append: bool, keep_ids: bool) -> Store | None:
