@@ -12,7 +12,7 @@ from fake_study import FakeTask, fake_study
 
 from hounsfield.errors import InputError
 from hounsfield.report import make, words
-from hounsfield.report.checklist import ITEMS
+from hounsfield.report.checklist import ITEMS, checklist
 from hounsfield.report.make import report
 from hounsfield.report.parts import differences
 from hounsfield.report.parts.answer import answer
@@ -268,6 +268,25 @@ def test_where_the_baseline_has_not_run_another_stands_in_its_place(tmp_path: Pa
             (shown,) = (one["value"] for one in figure.spec["params"] if one["name"] == "baseline")
             assert shown == "SparK"
             assert shown in {row["baseline"] for row in figure.spec["datasets"]["rows"]}
+
+
+def test_the_checklist_claims_no_more_than_was_stored(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path / "study", rich=False, fractions=(1.0, 0.5))
+    told = json.loads((folder / "study.json").read_text())
+    told["config"]["tasks"] = {
+        "bleed": {"label": "blood", "where": {"brain": {"min": 0.2, "max": None}, "view": "axial"}}
+    }
+    (folder / "study.json").write_text(json.dumps(told))
+    cell = next(folder.glob("cells/*-histogram-*/cell.json"))
+    cell.write_text(cell.read_text().replace('"trials": 2', '"trials": 7'))
+    told = dict(checklist(read(folder)))
+    flow = told["Eligibility and flow from files to slices"]
+    assert "images with a label blood, with brain from 0.2 and view = axial" in flow
+    assert re.sub(r"\W", " ", told["Tuning: space, trials, data"]).startswith(
+        "Trials a cell  Scratch 2  SparK 2  MoCo v2 2  Histogram  control  2 7"
+    )
+    assert told["Reference standard, readers and their agreement"] == ""
+    assert told["Failure analysis"] == ""  # it kept no pictures
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ def _better(primary: Primary, found: Answer | None) -> Verdict:
     else:
         if found.p_holm < ALPHA:
             outcome = "supported" if found.estimate > 0 else "contradicted"
-        because = f"the difference is {_said(found)}."
+        p = f"p = {found.p_holm:.3f}" if found.p_holm >= 0.001 else "p < 0.001"
+        because = f"the difference is {_said(found)}, Holm-adjusted {p}."
         if outcome == "undecided":
             because += _could_have_seen(found)
     share = f"{primary.fraction:.0%}"

@@ -8,6 +8,7 @@ import polars as pl
 import vl_convert
 
 from hounsfield.files import sweep, write_text, write_whole
+from hounsfield.progress import bar
 from hounsfield.report import latex
 from hounsfield.report.drawing import VEGA_LITE, Figure
 from hounsfield.report.methods import methods
@@ -25,9 +26,11 @@ def write_beside(study: Study, figures: Sequence[Figure], out: Path) -> None:
     """
     for folder in (out / "figures", out / "tables"):
         sweep(folder)
-    for figure in figures:
-        for kind, content in drawn(figure):
-            write_whole(out / "figures" / f"{figure.name}.{kind}", content)
+    with bar("figures", total=len(figures)) as progress:
+        for figure in figures:
+            for kind, content in drawn(figure):
+                write_whole(out / "figures" / f"{figure.name}.{kind}", content)
+            progress.advance()
     for kind, table in tables(study.results):
         name = FILES.get(kind, f"{kind}s")
         write_text(out / "tables" / f"{name}.csv", table.write_csv())

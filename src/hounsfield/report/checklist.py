@@ -32,7 +32,7 @@ def _question(study: Study) -> str:
     return (
         f"Fixed before anything ran: {arm} against {baseline} on {primary.get('task')}{fraction}, "
         f"{words.metric_name(str(primary.get('metric', PRIMARY)))} by {primary.get('level')}; "
-        f"plan {study.facts.get('plan_hash', 'without a hash')}"
+        f"plan {study.facts.get('plan_hash', 'without a hash')}. Its date is for the author"
     )
 
 
@@ -54,7 +54,20 @@ def _flow(study: Study) -> str:
         if flow:
             steps = ", ".join(f"{count} {step.replace('_', ' ')}" for step, count in flow.items())
             told.append(f"store {name}: {steps}")
-    return "; ".join(told)
+    for name, task in mapping(mapping(study.facts.get("config")).get("tasks")).items():
+        only = [_only(key, value) for key, value in mapping(mapping(task).get("where")).items()]
+        kept = f", with {words.listed(only)}" if only else ""
+        told.append(f"task {name}: images with a label {mapping(task).get('label', name)}{kept}")
+    return f"{'; '.join(told)}. Who was eligible is for the author" if told else ""
+
+
+def _only(column: str, allowed: Any) -> str:
+    """What a filter of a task lets through: `age from 18 to 90`, `view = axial`."""
+    if not isinstance(allowed, Mapping):
+        return f"{column} = {allowed}"
+    ends = [f"{word} {allowed[key]:g}" for word, key in (("from", "min"), ("to", "max"))
+            if isinstance(allowed.get(key), int | float)]  # fmt: skip
+    return " ".join([column, *ends])
 
 
 def _partition(study: Study) -> str:
@@ -74,13 +87,15 @@ def _missing(study: Study) -> str:
     lost = study.planned_cells - len(study.cells)
     return (
         f"{len(study.cells)} of {study.planned_cells} planned cells ran, {lost} did not, "
-        f"{len(study.left_out)} of those that ran failed and took no part"
+        f"{len(study.left_out)} of those that ran failed and took no part. Files that were left "
+        "out stand by reason in the report's section Data; an image without a label takes no part "
+        "in its task. Why labels are missing is for the author"
     )
 
 
 def _preprocessing(study: Study) -> str:
     config = mapping(study.facts.get("config"))
-    size = config.get("image_size")
+    size, stores = config.get("image_size"), study.facts.get("stores")
     windows = sorted(
         {
             str(mapping(task).get("window"))
@@ -91,14 +106,22 @@ def _preprocessing(study: Study) -> str:
     if not size:
         return ""
     shown = f", window {words.listed(windows)}" if windows else ""
-    return f"Images of {size} by {size} pixels{shown}; versions and hashes are under Provenance"
+    sizes = sorted({str(mapping(one).get("size")) for one in mapping(stores).values()} - {"None"})
+    stored = f" from slices of {words.listed(sizes)} pixels" if sizes else ""
+    return (
+        f"Images of {size} by {size} pixels{stored}{shown}; spacing is in the section Data, "
+        "versions and hashes are under Provenance"
+    )
 
 
 def _arms(study: Study) -> str:
     runs = [
-        f"{words.arm_name(run.name)}: {run.config.get('backbone', 'backbone not told')}, "
-        f"{run.summary.get('steps', 'unknown')} steps, {words.duration(_wall(run.summary))}"
-        for run in study.runs
+        f"{words.arm_name(name)}: {words.plural(len(mine), 'run')} of "
+        f"{mine[0].config.get('backbone', 'a backbone that is not told')}, "
+        f"{words.span([n for run in mine if isinstance(n := run.summary.get('steps'), int)])} "
+        f"steps, {words.duration(sum(_wall(run.summary) or 0 for run in mine))} in all"
+        for name in dict.fromkeys(run.name for run in study.runs)
+        if (mine := [run for run in study.runs if run.name == name])
     ]
     cards = mapping(study.facts.get("arms"))
     outside = [
@@ -112,12 +135,17 @@ def _arms(study: Study) -> str:
 
 
 def _tuning(study: Study) -> str:
-    trials = {cell.facts["trials"] for cell in study.cells if "trials" in cell.facts}
-    if not trials:
+    told = []
+    for arm in study.arms:
+        mine = [cell.facts["trials"] for cell in study.cells
+                if cell.arm == arm and isinstance(cell.facts.get("trials"), int)]  # fmt: skip
+        if mine:
+            told.append(f"{words.arm_name(arm)} {words.span(mine)}")
+    if not told:
         return ""
     return (
-        f"Trials a cell: {words.listed([str(one) for one in sorted(trials)])}, equal across arms; "
-        "chosen on the cell's own validation patients. Test data chose nothing"
+        f"Trials a cell: {', '.join(told)}; the best on the cell's own validation patients was "
+        "kept. Test data chose nothing"
     )
 
 
@@ -148,7 +176,12 @@ def _power(study: Study) -> str:
 def _metrics(study: Study) -> str:
     found = study.results["metric"].drop_nulls().unique(maintain_order=True).to_list()
     names = words.listed([words.metric_name(name) for name in found])
-    return f"{names}; by slice and by patient apart" if found else ""
+    return (
+        f"{names}; by slice and by patient apart. Decisions are the class with the highest score; "
+        "no threshold was chosen on validation patients"
+        if found
+        else ""
+    )
 
 
 def _intervals(study: Study) -> str:
@@ -195,7 +228,7 @@ def _baselines(study: Study) -> str:
 
 
 def _negative(study: Study) -> str:
-    return " ".join(limits(study))
+    return f"{' '.join(limits(study))} What else departs from the plan is for the author"
 
 
 def _release(study: Study) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from hounsfield.report import words
+from hounsfield.report import html, words
 from hounsfield.report.html import Grid, Section, grid, render
 from hounsfield.report.pictures import picture
 from hounsfield.report.study_folder import Cell, Study, Task, mapping
@@ -87,6 +87,7 @@ def _ladder_leak(study: Study) -> Iterator[str]:
 
 def _store(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     flow = mapping(facts.get("flow"))
+    stations = {**flow, **{key: facts[key] for key in ("slices",) if flow and key in facts}}
     traits = [
         (label, ", ".join(f"{value or 'not told'} ({count:,})" for value, count in counts.items()))
         for key, label in TRAITS.items()
@@ -105,7 +106,7 @@ def _store(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "sizes": words.listed(sizes),
-        "flow": [(key.replace("_", " "), f"{count:,}") for key, count in flow.items()],
+        "flow": [(key.replace("_", " "), f"{count:,}") for key, count in stations.items()],
         "traits": [*traits, *spacing],
         "refused": grid(
             "Files left out, by reason",
@@ -140,7 +141,9 @@ def _tables(study: Study, task: Task) -> Iterator[Grid]:
         yield grid(f"{task.name}: what each fraction trains on, over repeats", heads, rungs)
 
 
-def _part(study: Study, task: Task, folds: Sequence[Mapping[str, Any]], part: str) -> list[str]:
+def _part(
+    study: Study, task: Task, folds: Sequence[Mapping[str, Any]], part: str
+) -> list[str | html.Cell]:
     places = range(len(task.classes))
     patients = [_counted(fold, part, "patients", task) for fold in folds]
     images = [_counted(fold, part, "images", task) for fold in folds]
@@ -149,7 +152,7 @@ def _part(study: Study, task: Task, folds: Sequence[Mapping[str, Any]], part: st
         _patients(study, task, part),
         *(words.span([fold[place] for fold in patients]) for place in places),
         *(words.span([fold[place] for fold in images]) for place in places),
-        _prevalence(task, [sum(fold[place] for fold in images) for place in places]),
+        _shares(task, [sum(fold[place] for fold in images) for place in places]),
     ]
 
 
@@ -158,6 +161,11 @@ def _counted(fold: Mapping[str, Any], part: str, what: str, task: Task) -> list[
     found = [mapping(one).get(what) for one in mapping(fold.get(part)).values()]
     counts = [count if isinstance(count, int) else 0 for count in found]
     return [*counts, *[0] * len(task.classes)][: len(task.classes)]
+
+
+def _shares(task: Task, images: Sequence[int]) -> html.Cell:
+    """The prevalence, in a cell that is wide where it holds many classes."""
+    return html.Cell(_prevalence(task, images), style="m" if len(images) > 2 else "")
 
 
 def _prevalence(task: Task, images: Sequence[int]) -> str:
@@ -180,7 +188,7 @@ def _patients(study: Study, task: Task, part: str) -> str:
     return words.span(mine.group_by("fold").len()["len"].to_list())
 
 
-def _rung(task: Task, fraction: float, cells: Sequence[Cell]) -> list[str]:
+def _rung(task: Task, fraction: float, cells: Sequence[Cell]) -> list[str | html.Cell]:
     def span(fact: str) -> str:
         return words.span([c.facts[fact] for c in cells if isinstance(c.facts.get(fact), int)])
 
@@ -192,5 +200,5 @@ def _rung(task: Task, fraction: float, cells: Sequence[Cell]) -> list[str]:
         span("n_train_patients"),
         span("n_train_images"),
         span("n_val_patients"),
-        _prevalence(task, [sum(column) for column in zip(*shares, strict=True)]),
+        _shares(task, [sum(column) for column in zip(*shares, strict=True)]),
     ]

@@ -46,7 +46,7 @@ def section(study: Study, style: Style) -> Section:
 def _row(point: Point, *, several: bool) -> list[Cell]:
     cells = [
         Cell(point.task),
-        Cell(words.arm_name(point.arm)),
+        Cell(words.arm_name(point.arm), style="v"),
         Cell(words.percent(point.fraction or 0), point.fraction or "", "n"),
         Cell(_training_set(point), max(point.images, default=""), "v"),
         Cell(words.metric_name(point.metric)),

@@ -19,6 +19,11 @@ MEASURES = {
     "grad_norm": "gradient norm",
     "feature_std": "spread of the features",
     "effective_rank": "effective rank of the features",
+    "content": "share of the hidden patches that is not air",
+    "target_similarity": "likeness to the slow network's view",
+    "positive_similarity": "likeness of two views of a slice",
+    "positive_first": "share found among all others",
+    "prototype_entropy": "entropy of the prototypes",
     "knn_auc": "kNN probe, AUC",
     "linear_auc": "linear probe, AUC",
 }

@@ -41,7 +41,7 @@ def sentences(study: Study) -> Iterator[str]:
     yield f"{words.plural(len(study.arms), 'arm')} were compared: {words.listed(told)}."
     if config.get("backbone"):
         size = f" at {config['image_size']} px" if config.get("image_size") else ""
-        yield f"All used the backbone {config['backbone']}{size}."
+        yield f"Every network is a {config['backbone']}{size}."
     shares = words.listed([words.percent(fraction) for fraction in study.fractions])
     how = (
         f"{study.folds}-fold cross-validation over all patients"
@@ -61,7 +61,7 @@ def sentences(study: Study) -> Iterator[str]:
         )
     if "linear" in study.protocols or "knn" in study.protocols:
         yield "The protocols linear and knn judge frozen features."
-    if config.get("keep_out"):
+    if config.get("keep_out") and study.facts.get("pretrainings"):
         whom = KEPT_OUT[config["keep_out"]]
         yield f"Pre-training did not see the images of the {whom}."
 
@@ -78,7 +78,7 @@ def _fair(study: Study, config: Mapping[str, Any]) -> Iterator[str]:
         else f"one learning rate was used ({rates})"
     )
     yield (
-        f"Under the protocol fair every arm had the same budget at every fraction: "
+        f"Under the protocol fair every network had the same budget at every fraction: "
         f"{budget.get('steps', '?')} steps of {budget.get('batch', '?')} class-balanced images; "
         f"{grid_of}. Test images chose nothing."
     )
