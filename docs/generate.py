@@ -24,7 +24,7 @@ from hounsfield.config import Config
 from hounsfield.files import write_text
 from hounsfield.methods import METHODS, find
 from hounsfield.study.config import StudyConfig
-from hounsfield.train.papers import PAPERS, SMALL
+from hounsfield.train.papers import PAPERS, SMALL, SMALL_OPTIONS
 from hounsfield.train.pretrain import PretrainConfig
 
 DOCS = Path(__file__).parent
@@ -198,8 +198,11 @@ def _filled_in() -> str:
     }
     flat['"small"']["recipe"] = "the method's own"
     for name in METHODS:
-        options = PAPERS[name].get("options", {}).items()
-        flat[f'"paper", {name}'] |= {f"{name}.{key}": value for key, value in options}
+        for title, options in (
+            ('"small"', SMALL_OPTIONS.get(name, {})),
+            (f'"paper", {name}', PAPERS[name].get("options", {})),
+        ):
+            flat[title] |= {f"{name}.{key}": value for key, value in options.items()}
         flat[f'"paper", {name}']["recipe"] = find(name).recipe
     keys = dict.fromkeys(key for said in flat.values() for key in said)
     rows = [
