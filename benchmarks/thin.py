@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hounsfield.data.store import StoreWriter
-from hounsfield.files import folder_whole
+from hounsfield.files import check_space, folder_whole
 
 SERIES = 250  # slices
 SCANS = 8  # different ones; a series is one of them, shifted
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
+        check_space(Path(scratch), 2 * 2 * options.slices * options.size**2)  # nothing may go
         store = make(Path(scratch) / "store", options.slices, options.size)
         start = time.perf_counter()
         done = subprocess.run(

@@ -13,6 +13,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     RLELossless,
@@ -20,7 +21,7 @@ from pydicom.uid import (
 
 from hounsfield.data import dicom, nifti, series
 from hounsfield.data.archive import Entry, walk
-from hounsfield.data.dicom_headers import read_headers
+from hounsfield.data.dicom_headers import HEAD_BYTES, read_headers
 from hounsfield.data.series import Header
 from hounsfield.data.volume import Refusal, Volume
 from hounsfield.errors import NotForUsError, ReadError
@@ -139,6 +140,37 @@ def test_what_pydicom_compresses_comes_back(tmp_path: Path, syntax: pydicom.uid.
     ds = slice_of(picture(shape=(40, 64)))
     ds.compress(syntax, generate_instance_uid=False)
     assert np.array_equal(read_one(ds, tmp_path), picture(shape=(40, 64)))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("n_bytes", [10, HEAD_BYTES - 1000, HEAD_BYTES, 3 * HEAD_BYTES])
+def test_headers_of_any_length_are_read(
+    tmp_path: Path, n_bytes: int, syntax: pydicom.uid.UID
+) -> None:
+    """Of a file the head is read first; what must be known may lie behind it, or be cut by it."""
+    ds, inner = slice_of(picture()), Dataset()
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds["PixelData"].VR = "OW"
+    inner.add_new(0x00091002, "UN", b"x" * (n_bytes + n_bytes % 2))
+    ds.add_new(0x00090010, "LO", "someone")
+    ds.add_new(0x00091001, "SQ", [inner, inner])  # before the position, which is in group 0020
+    assert np.array_equal(read_one(ds, tmp_path), picture())
+
+
+def test_the_members_of_an_archive_are_read_without_its_directory_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        for number in range(9):
+            archive.write(save(slice_of(picture(number), z=number), tmp_path / f"{number}.dcm"))
+    opened = []
+    parse = zipfile.ZipFile._RealGetContents
+    monkeypatch.setattr(
+        zipfile.ZipFile, "_RealGetContents", lambda one: opened.append(1) or parse(one)
+    )
+    (volume,), refusals = read_all(tmp_path / "scans.zip")
+    assert (len(volume.voxels), refusals) == (9, [])
+    assert len(opened) <= 2  # to look inside, and to read
 
 
 def test_files_without_preamble_or_meta_are_read(tmp_path: Path) -> None:

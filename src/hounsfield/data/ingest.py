@@ -67,7 +67,7 @@ def ingest(
         class_folders: A label column that takes the name of the first folder of every path.
 
     Raises:
-        InputError: What was given is not right; nothing was written.
+        InputError: What was given is not right; `out` is as it was.
         MachineError: The disk or the workers failed; the same command goes on.
     """
     shape = Shape(size, spacing_mm, crop)
@@ -89,7 +89,8 @@ def ingest(
         units, not_read = units_of(entries, staff)
         if table is not None:
             check_labels(units, job, table, rows, before=before)
-        check_space(out, 2 * sum(len(unit.items) for unit in units) * 2 * shape.size**2)
+        slices = sum(len(unit.items) for unit in units)
+        check_space(out, 2 * slices * 2 * shape.size**2)  # for the parts, and for the store
         parts, died = _convert(units, job, staff)
         flow = assemble(
             out,
