@@ -150,7 +150,10 @@ def test_a_killed_run_that_is_started_again_ends_with_the_same_bytes(kind, scans
     assert len(whole) >= len(job.result)
     hits, runs, out = Counter(), 0, tmp_path / "killed0"
     while sum(hits.values()) < KILLS or (KILLS > 1 and set(job.phases) - set(hits)):
+        fresh, began = not out.exists(), time.monotonic()
         hit = kill(start(job.command(out)), out, job, **aim(kind, job, hits, lasts_s, runs))
+        if hit is None and fresh:  # the machine may have become faster
+            lasts_s = min(lasts_s, time.monotonic() - began)
         if hit is not None:
             hits[hit] += 1
             log(f"{kind}, run {runs + 1}, kill {sum(hits.values())}: {hit}")

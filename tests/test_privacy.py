@@ -92,7 +92,10 @@ FINETUNE = (
 
 @pytest.fixture
 def archive(tmp_path):
-    """DICOM series that bear identities in every tag that may hold them; some files broken."""
+    """DICOM series with identities in every tag that may hold them and in folders' names.
+
+    Some files are broken.
+    """
     place = tmp_path / "archive"
     labels = phantom(place, patients=6, seed=0)
     text, uids = labels.read_text(), set()
@@ -103,6 +106,8 @@ def archive(tmp_path):
             plant(ds, number)
             uids |= {ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID}
             ds.save_as(file)
+        named = patient.rename(place / f"Zebedaeus{number}_Quirinus")
+        text = text.replace(f"{patient.name}/", f"{named.name}/")
     labels.write_text(text)
     broken = sorted(place.rglob("*.dcm"))
     broken[0].write_bytes(broken[0].read_bytes()[:-3000])

@@ -71,7 +71,7 @@ def _software() -> Iterator[Finding]:
     at = f" at {commit()[:12]}" if commit() else ""
     yield Finding("hounsfield", origin()["version"] + at)
     yield Finding("python", f"{machine()['python']} on {machine()['system']}")
-    yield Finding("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    yield Finding("torch", f"{torch.__version__}, threads: {torch.get_num_threads()}")
 
 
 def _device() -> Iterator[Finding]:

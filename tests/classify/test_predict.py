@@ -72,6 +72,22 @@ def test_a_scan_is_scored_as_the_stored_slices_would_be(
     assert float(table[6]["probability_1"]) == pytest.approx(pooled, abs=1e-5)
 
 
+def test_names_of_files_stay_beside_the_key(
+    classifier: Finetuned, scan: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, key, out = scan(3), tmp_path / "keys" / "key", tmp_path / "p.csv"
+    (folder / "notes.txt").write_text("hello")
+    tally = predict(classifier.folder, [tmp_path / "scans"], out, key=key)
+    scored = {row["file"] for row in rows(out) if row["level"] == "slice"}
+    refused = {row["file"] for row in rows(tmp_path / "p.refused.csv")}
+    assert tally.names is not None
+    assert tally.names.is_relative_to(key.parent)
+    told = {row["file"]: row["name"] for row in rows(tally.names)}
+    assert {told[file] for file in scored} == {f"new03/{z:03d}.dcm" for z in range(6)}
+    assert {told[file] for file in refused} == {"new03/notes.txt"}
+    assert f"Names of the files: {tally.names}" in tally.lines(out)
+
+
 def test_identities_leave_as_keyed_hashes(
     classifier: Finetuned, scan: Make, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from hounsfield.classify.kept import Kept, load
 from hounsfield.classify.scans import Scan, scans
 from hounsfield.classify.units import LEVELS, Level, Pool
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
+from hounsfield.data.refused import names_beside
 from hounsfield.data.resample import Shape
 from hounsfield.data.volume import Refusal
 from hounsfield.errors import ReadError
@@ -37,18 +38,22 @@ class Tally:
         slices, patients: That were scored.
         refused: Files and series that were not, with the reasons.
         calibrated: The levels whose probabilities are calibrated.
+        names: Where the names of the files are told, if the outputs have their keyed hashes.
     """
 
     slices: int = 0
     patients: int = 0
     refused: list[Refusal] = field(default_factory=list)
     calibrated: tuple[Level, ...] = ()
+    names: Path | None = None
 
     def lines(self, out: Path) -> list[str]:
         """The outcome for a reader, a fact a line."""
         lines = [f"Predictions: {out} ({self.slices} slices of {self.patients} patients)"]
         if self.refused:
             lines.append(f"Not scored: {len(self.refused)} files, in {refused_file(out)}")
+        if self.names is not None:
+            lines.append(f"Names of the files: {self.names}")
         bare = [level for level in LEVELS if level not in self.calibrated]
         if bare:
             lines.append(f"Note: probabilities by {' and by '.join(bare)} are not calibrated.")
@@ -71,7 +76,8 @@ def predict(
 
     A row a slice, then a row a patient: probabilities of every class. Beside `out`, a file whose
     name ends in `.refused.csv` lists what could not be read, and the scans that the classifier was
-    not made for. Both files appear whole, in the end.
+    not made for. Both files appear whole, in the end. Names of files are keyed hashes as well, for
+    they may be names of people; which is which is told beside the key.
 
     Args:
         run: A folder that `finetune` made.
@@ -99,8 +105,12 @@ def predict(
         kept = load(run, device=device)
         facts = kept.facts
         shape = Shape(facts.slice_size, facts.grid_mm, facts.crop)
-        keys = Keys(None) if keep_ids else load_or_make(key or default_key_file())
-        tally = Tally(calibrated=tuple(facts.calibration))
+        key = key or default_key_file()
+        keys = Keys(None) if keep_ids else load_or_make(key)
+        tally = Tally(
+            calibrated=tuple(facts.calibration), names=None if keep_ids else names_beside(key, out)
+        )
+        seen: list[str] = []
         pools: dict[str, Pool] = {}
         write = outputs.enter_context(_table(out, facts.classes))
         for scan in scans(sources, shape, keys, workers=workers, patient_pattern=patient_pattern):
@@ -113,7 +123,8 @@ def predict(
                 continue
             logits = _logits(kept, scan)
             probabilities = kept.probabilities(logits, "slice")
-            for row in _slice_rows(scan, probabilities):
+            seen += scan.files
+            for row in _slice_rows(scan, probabilities, keys):
                 write(row)
             pools.setdefault(scan.patient, Pool(facts.pool)).add(logits)
             tally.slices += len(logits)
@@ -123,7 +134,9 @@ def predict(
             row = kept.probabilities(pool.logits()[None], "patient")[0]
             write(["patient", patient, "", "", "", pool.slices, *_rounded(row)])
         tally.patients = len(pools)
-        _write_refused(out, tally)
+        _write_refused(out, tally, keys)
+        if tally.names is not None:
+            _write_names(tally.names, [*seen, *(one.file for one in tally.refused)], keys)
         if not tally.slices:
             raise ReadError(
                 f"no slice could be scored; {len(tally.refused)} files were refused, the first: "
@@ -166,9 +179,11 @@ def _logits(kept: Kept, scan: Scan) -> NDArray[np.float64]:
     return np.concatenate(parts).astype(np.float64)
 
 
-def _slice_rows(scan: Scan, probabilities: NDArray[np.float64]) -> Iterator[list[Any]]:
+def _slice_rows(scan: Scan, probabilities: NDArray[np.float64], keys: Keys) -> Iterator[list[Any]]:
     for file, z_mm, row in zip(scan.files, scan.z_mm, probabilities, strict=True):
-        yield ["slice", scan.patient, scan.series, file, z_mm, 1, *_rounded(row)]
+        yield [
+            "slice", scan.patient, scan.series, keys("file", file), z_mm, 1, *_rounded(row)
+        ]  # fmt: skip
 
 
 def _rounded(probabilities: NDArray[np.float64]) -> list[str]:
@@ -196,9 +211,18 @@ def refused_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.refused.csv")
 
 
-def _write_refused(out: Path, tally: Tally) -> None:
+def _write_refused(out: Path, tally: Tally, keys: Keys) -> None:
+    rows = [(keys("file", one.file), one.status, one.reason) for one in tally.refused]
+    write_text(refused_file(out), _csv([("file", "status", "reason"), *rows]))
+
+
+def _write_names(path: Path, files: Sequence[str], keys: Keys) -> None:
+    """Tell whoever has the key which file is which: names of files may be names of people."""
+    rows = [(keys("file", file), file) for file in dict.fromkeys(files)]
+    write_text(path, _csv([("file", "name"), *rows]))
+
+
+def _csv(rows: Sequence[tuple[str, ...]]) -> str:
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["file", "status", "reason"])
-    writer.writerows([one.file, one.status, one.reason] for one in tally.refused)
-    write_text(refused_file(out), text.getvalue())
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
