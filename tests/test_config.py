@@ -98,6 +98,12 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
         load(Run, path)
 
 
+def test_a_key_that_would_fill_the_memory_is_refused_unread(tmp_path: Path) -> None:
+    path = written(tmp_path, "seed = 1\n" + "a." * 200_000 + "b = 1")
+    with pytest.raises(ConfigError, match="200000 dots in line 2; at most 100 are read"):
+        load(Run, path)
+
+
 @pytest.mark.parametrize("override", ["seed", "=3"])
 def test_an_override_without_key_or_value_is_refused(override: str) -> None:
     with pytest.raises(ConfigError, match="is not of the form key=value"):

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from hounsfield.errors import ConfigError, one_of
 
 MAX_BYTES = 1_000_000  # a config is written by hand; anything larger is a mistake or an attack
+MAX_DOTS = 100  # in a line: tomllib takes memory by the square of a dotted key's length
 FAULTS_SHOWN = 3  # in one message; who mends these sees the next ones
 
 
@@ -46,12 +47,19 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: The file is missing, too large or not TOML.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
             raise ConfigError(
-                f"{path} has {path.stat().st_size} bytes; a config has at most {MAX_BYTES}. "
-                "Is it the right file?"
+                f"{path} is too long; a config has at most {MAX_BYTES} bytes. Is it the right file?"
             )
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        for number, line in enumerate(content.split(b"\n"), 1):
+            if line.count(b".") > MAX_DOTS:
+                raise ConfigError(
+                    f"{path} has {line.count(b'.')} dots in line {number}; at most {MAX_DOTS} are "
+                    "read. Break the line."
+                )
+        return tomllib.loads(content.decode().replace("\r\n", "\n"))
     except FileNotFoundError:
         raise ConfigError(f"no config file at {path}. Give the path of a TOML file.") from None
     except (OSError, UnicodeDecodeError, RecursionError) as error:

@@ -232,6 +232,30 @@ def test_an_interrupted_ingest_goes_on_and_gives_the_same_store(
     assert not list(tmp_path.glob(".store*"))
 
 
+def test_an_ingest_killed_once_its_store_was_there_is_ended_by_the_same_command(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out, key = tmp_path / "source", tmp_path / "store", tmp_path / "keys" / "key"
+    shutil.copytree(archive / "PHANTOM-0000", source)
+    (source / "notes.txt").write_text("no scan here")
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_module, "write_names", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ingest([source], out, size=32, key=key)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert before
+    flow = ingest([source], out, size=32, key=key)
+    assert "notes.txt" in flow.listing.read_text()
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert not list(tmp_path.glob(".store*"))
+    with pytest.raises(OutputError, match="--append"):
+        ingest([source], out, size=32, key=key)
+
+
 def test_equal_names_in_two_sources_are_two_files(archive: Path, tmp_path: Path) -> None:
     sources = [archive / "PHANTOM-0000" / "head", archive / "PHANTOM-0001" / "head"]
     (tmp_path / "labels.csv").write_text(

@@ -32,6 +32,7 @@ from hounsfield.progress import bar
 
 HEADERS_A_TASK = 64
 IMAGES_A_TASK = 64
+MARK = "new"  # lies beside the parts from when they begin to become a store that was not there
 
 
 def ingest(
@@ -74,12 +75,13 @@ def ingest(
     _check_pattern(patient_pattern)
     if workers < 1:
         raise ConfigError(f"{workers} workers cannot work; give at least 1.")
-    before = _before(out, shape, append=append, keep_ids=keep_ids)
+    staging = out.parent / f".{out.name}.ingest"
+    ending = out.exists() and (staging / MARK).exists()  # it was killed once the store was there
+    before = _before(out, shape, append=append or ending, keep_ids=keep_ids)
     table = read_labels(labels) if labels is not None else None
     _check_class_folders(class_folders, table)
     key = key or default_key_file()
     keys = Keys(None) if keep_ids else load_or_make(_outside(key, out))
-    staging = out.parent / f".{out.name}.ingest"
     job = Job(shape, keys, staging, patient_pattern, class_folders is not None)
     entries, refusals = look(sources)
     paths = {one.name: one.path / (one.member or "") for one in entries}
@@ -92,6 +94,8 @@ def ingest(
         slices = sum(len(unit.items) for unit in units)
         check_space(out, 2 * slices * 2 * shape.size**2)  # for the parts, and for the store
         parts, died = _convert(units, job, staff)
+        if before is None:
+            (staging / MARK).touch()
         flow = assemble(
             out,
             parts,
@@ -104,8 +108,8 @@ def ingest(
             class_folders=class_folders,
             listing=out / "refused.csv" if keep_ids else names_beside(key, out),
         )
-    if flow.refusals and not keep_ids:
-        write_names(flow.listing, flow.refusals, keys)
+        if flow.refusals and not keep_ids:
+            write_names(flow.listing, flow.refusals, keys)
     return flow
 
 
@@ -117,9 +121,11 @@ def _staged(staging: Path) -> Iterator[None]:
             yield
         except InputError:
             if not any(staging.glob("*.i16")):
-                for part in staging.glob("*.json"):
-                    part.unlink()
+                for part in (*staging.glob("*.json"), staging / MARK):
+                    part.unlink(missing_ok=True)
             raise
+        for part in (*staging.glob("*.i16"), *staging.glob("*.json")):  # all but the mark first
+            part.unlink(missing_ok=True)
         shutil.rmtree(staging, ignore_errors=True)
 
 

@@ -33,6 +33,7 @@ FORMS: Final = (
 """How a table may say which slices it means; `z` counts from 0 at the feet, `slice` is the
 source's own number."""
 
+MAX_BYTES, MAX_ROWS = 2**30, 20_000_000  # a table of every slice of the largest archives has room
 SHOWN = 3  # examples in a message
 _POSITIONS = ("z_mm", "z", "slice")
 _IDENTITIES = ("patient", "study", "series")
@@ -222,7 +223,17 @@ def _find_rows(labels: Labels, slices: pl.DataFrame, keys: Keys) -> pl.DataFrame
 def _read_text(path: Path) -> pl.DataFrame:
     """Every cell as text, so that the patient 050 does not become 50."""
     try:
-        if path.read_bytes()[:4] == b"PAR1":
+        with path.open("rb") as file:
+            is_parquet = file.read(4) == b"PAR1"
+        if path.stat().st_size > MAX_BYTES:
+            raise LabelError(f"{path} has more than {MAX_BYTES} bytes. Is it the right file?")
+        if is_parquet:
+            rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+            if rows > MAX_ROWS:
+                raise LabelError(
+                    f"{path} unpacks to {rows} rows; at most {MAX_ROWS} are read. Is it the right "
+                    "file?"
+                )
             table = pl.read_parquet(path).cast(pl.String)
         else:
             table = pl.read_csv(path, infer_schema=False)
