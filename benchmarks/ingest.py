@@ -84,7 +84,7 @@ def _report(rounds: list[dict[str, Cost]], files: int) -> None:
         )
     print(f"ingest_start: {statistics.median(wall['start']):.2f} s")
     print(f"ingest_two_workers_speedup: {_ratio(wall['one worker'], wall['two workers']):.2f}")
-    peak = max(cost.peak_mib for one in rounds for cost in one.values())
+    peak = max(one[way].peak_mib for one in rounds for way in ("one worker", "two workers"))
     print(f"ingest_peak_memory: {peak:.0f} MiB (the parent and its largest worker)")
 
 

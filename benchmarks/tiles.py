@@ -42,6 +42,8 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--device", default="cpu")
     given = arguments.parse_args()
+    if unknown := set(given.parts) - set(PARTS):
+        arguments.error(f"there is no part {sorted(unknown)}; allowed: {', '.join(PARTS)}")
     torch.set_num_threads(1)
     keep_freed_memory()  # as every training on the CPU does
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {given.batch}")
@@ -53,7 +55,9 @@ def main() -> None:
 def encoders(given: argparse.Namespace) -> None:
     """Forward and backward of the encoder alone."""
     for name, size in (("resnet50", 224), ("resnet18", 128)):
-        times = take_turns(encoder_ways(name, size, given.batch, given.device), given.rounds)
+        times = take_turns(
+            encoder_ways(name, size, given.batch, given.device), given.rounds, given.device
+        )
         rates(f"{name}_{size}", times, given.batch)
         print(f"tiles_speedup_{name}_{size} {ratio(times, 'masked', 'tiles'):.2f}", flush=True)
         print(f"tiles_speedup_over_timm_{name}_{size} {ratio(times, 'timm', 'tiles'):.2f}")
@@ -64,7 +68,7 @@ def memory(given: argparse.Namespace) -> None:
     """Peak memory of forward and backward above what stood before."""
     ways = encoder_ways("resnet50", 224, given.batch, given.device)
     ways["tiles"]()  # gradients are there from now on
-    peaks = {way: peak_mb(run) for way, run in ways.items()}
+    peaks = {way: peak_mb(run, given.device) for way, run in ways.items()}
     for way, peak in peaks.items():
         print(f"peak_mb_{way}_resnet50_224 {peak:.0f}")
     print(f"tiles_memory_ratio_resnet50_224 {peaks['tiles'] / peaks['masked']:.2f}")
@@ -86,7 +90,7 @@ def steps(given: argparse.Namespace) -> None:
         "paper_tiles": updating(paper, lambda: paper.step(images, layout).loss),
         "ours_tiles": updating(ours, lambda: ours.step(images, layout).loss),
     }
-    times = take_turns(ways, given.rounds)
+    times = take_turns(ways, given.rounds, given.device)
     rates("spark_resnet50_224", times, given.batch)
     print(f"spark_step_speedup_same_model {ratio(times, 'paper_masked', 'paper_tiles'):.2f}")
     print(f"spark_step_speedup {ratio(times, 'paper_masked', 'ours_tiles'):.2f}")
@@ -130,20 +134,22 @@ def updating(model: SparK, loss: Callable[[], Tensor]) -> Callable[[], None]:
     return step
 
 
-def take_turns(ways: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+def take_turns(
+    ways: Mapping[str, Callable[[], None]], rounds: int, device: str
+) -> dict[str, list[float]]:
     """Seconds of every way in every round, after one that is not counted."""
     times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds + 1):
         for way, run in ways.items():
-            start = now()
+            start = now(device)
             run()
-            times[way].append(now() - start)
+            times[way].append(now(device) - start)
     return {way: each[1:] for way, each in times.items()}
 
 
-def now() -> float:
+def now(device: str) -> float:
     """Seconds: of the wall once the device is done, of this thread where the CPU is the device."""
-    if torch.cuda.is_available():
+    if device != "cpu":
         torch.cuda.synchronize()
         return time.perf_counter()
     return time.process_time()
@@ -160,9 +166,9 @@ def rates(label: str, times: Mapping[str, list[float]], batch: int) -> None:
         print(f"images_per_s_{label}_{way} {batch / statistics.median(each):.2f}")
 
 
-def peak_mb(run: Callable[[], None]) -> float:
+def peak_mb(run: Callable[[], None], device: str) -> float:
     """The most that torch's allocator holds during a run, in MB, above what it held before."""
-    if torch.cuda.is_available():
+    if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()

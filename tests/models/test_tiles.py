@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hounsfield.errors import ConfigError
+from hounsfield.models import tiles
 from hounsfield.models.backbone import Backbone, create
 from hounsfield.models.layout import Layout, Reach
 from hounsfield.models.tiles import TileEncoder
@@ -219,3 +220,12 @@ def test_an_exchanged_layer_is_found(chance: torch.Generator) -> None:
 def test_what_cannot_be_exact_is_refused_by_name(name: str, what: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}.*visible patches only: {what}"):
         TileEncoder(create(name))
+
+
+def test_a_map_that_was_written_into_gives_no_gradient(chance):
+    layout = draw_layout(chance)
+    strip = layout.pack(torch.randn(BATCH, 1, 96, 96, generator=chance))
+    maps = tiles._on_tiles(nn.Conv2d(1, 4, 3, padding=1))(strip, layout)
+    strip.add_(1)
+    with pytest.raises(RuntimeError, match="was written into"):
+        maps.sum().backward()

@@ -83,16 +83,16 @@ def _convolve(layer: nn.Conv2d, strip: Tensor, reach: Reach, layout: Layout) -> 
     side = strip.shape[3] // reach.stride
     if side <= SMALL_SIDE and layer.groups == 1:
         weights = weight.permute(0, 2, 3, 1).flatten(1)  # (out channels, kernel * kernel * in)
-        with _gathered_again(lambda: layout.columns(strip, reach)) as columns:
+        with _gathered_again(strip, lambda: layout.columns(strip, reach)) as columns:
             pixels = F.linear(columns, weights, bias)
         return pixels.view(len(strip), -1, side, len(weight)).permute(0, 3, 1, 2)
-    with _gathered_again(lambda: layout.halo(strip, reach)) as tiles:
+    with _gathered_again(strip, lambda: layout.halo(strip, reach)) as tiles:
         tiles = F.conv2d(tiles, weight, bias, layer.stride, 0, layer.dilation, layer.groups)
     return as_strip(tiles, batch=len(strip))
 
 
 def _max_pool(layer: nn.MaxPool2d, strip: Tensor, reach: Reach, layout: Layout) -> Tensor:
-    with _gathered_again(lambda: layout.halo(strip, reach, outside=-torch.inf)) as tiles:
+    with _gathered_again(strip, lambda: layout.halo(strip, reach, outside=-torch.inf)) as tiles:
         tiles = F.max_pool2d(tiles, layer.kernel_size, layer.stride, 0, layer.dilation)
     return as_strip(tiles, batch=len(strip))
 
@@ -103,17 +103,18 @@ def _avg_pool(layer: nn.AvgPool2d, strip: Tensor, reach: Reach, layout: Layout) 
 
 
 @contextmanager
-def _gathered_again(gather: Callable[[], Tensor]) -> Iterator[Tensor]:
-    """What `gather` gives; what the block keeps of it for its gradient is gathered anew there.
+def _gathered_again(strip: Tensor, gather: Callable[[], Tensor]) -> Iterator[Tensor]:
+    """What `gather` gives from `strip`; what the block keeps for its gradient is gathered anew.
 
     A halo holds up to nine times the pixels of its tile, and gathering it costs next to nothing. A
-    compiler sees to that by itself.
+    compiler sees to that by itself. As torch does, the gradient refuses a strip that was written
+    into since.
     """
     seen = gather()
     if torch.compiler.is_compiling():
         yield seen
         return
-    place, shape = seen.data_ptr(), seen.shape
+    place, shape, version = seen.data_ptr(), seen.shape, strip._version
 
     def pack(kept: Tensor) -> Tensor | None:
         return None if kept.data_ptr() == place and kept.shape == shape else kept
@@ -121,6 +122,8 @@ def _gathered_again(gather: Callable[[], Tensor]) -> Iterator[Tensor]:
     def unpack(kept: Tensor | None) -> Tensor:
         if kept is not None:
             return kept
+        if strip._version != version:
+            raise RuntimeError("a map that is needed for the gradient was written into")
         with torch.no_grad():
             return gather()
 

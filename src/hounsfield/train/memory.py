@@ -7,6 +7,7 @@ from functools import cache
 # Names and numbers of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST = 2**30  # bytes; a tensor above this goes back to the system when it is freed
+LARGEST_OF_OLD = 2**25  # all that glibc before 2.35 or so takes for it
 
 
 @cache
@@ -18,11 +19,12 @@ def keep_freed_memory() -> bool:
     on a CPU. The peak of memory in use grows by about a tenth.
 
     Returns:
-        Whether the allocator took it: False where the C library is not glibc.
+        Whether the allocator took it: False where the C library has no such setting.
     """
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST)) and bool(mallopt(M_TRIM_THRESHOLD, LARGEST))
+    mapped = mallopt(M_MMAP_THRESHOLD, LARGEST) or mallopt(M_MMAP_THRESHOLD, LARGEST_OF_OLD)
+    return bool(mapped) and bool(mallopt(M_TRIM_THRESHOLD, LARGEST))

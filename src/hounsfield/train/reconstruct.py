@@ -112,7 +112,10 @@ def drawings(run: Path, pool: Pool, places: NDArray[np.int64], *, seed: int) -> 
 
 
 def some_of(pool: Pool, *, slices: int, seed: int) -> NDArray[np.int64]:
-    """Places in a pool, of as many patients as possible, from the middle half of their slices."""
+    """Places in a pool, of as many patients as possible, from the middle half of their slices.
+
+    None is given twice, so there may be fewer than `slices`.
+    """
     chance = stream(seed, "slices")
     patients = np.empty(len(pool), dtype=object)
     for number, store in enumerate(pool.stores):
@@ -123,7 +126,9 @@ def some_of(pool: Pool, *, slices: int, seed: int) -> NDArray[np.int64]:
     for place in range(min(slices, len(pool))):
         places = np.flatnonzero(patients == order[place % len(order)])
         middle = places[len(places) // 4 : len(places) - len(places) // 4]
-        chosen.append(int(chance.choice(middle)))
+        fresh = np.setdiff1d(middle, chosen)
+        if len(fresh):  # else this patient has no more to show
+            chosen.append(int(chance.choice(fresh)))
     return np.array(chosen, dtype=np.int64)
 
 

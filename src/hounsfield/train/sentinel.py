@@ -84,8 +84,8 @@ def check_plateau(line: Mapping[str, float], plateau: Plateau | None) -> None:
     """Raise where a method, after some patience, still rests where it has learnt nothing.
 
     Args:
-        line: `step`, `progress`, `loss` and, from the second look on, `loss_before`: the loss at
-            the look before. One that only passes by the level is not at rest.
+        line: `step`, `progress`, `loss` and, from the second look on, `loss_before`: that of the
+            look before, if a line was written since. One that only passes by is not at rest.
         plateau: The method's; None where it has none.
 
     Raises:

@@ -81,7 +81,7 @@ class Training:
         self.step, self._lr = 0, 0.0
         self._first_loss: float | None = None
         self._line: dict[str, float] = {}
-        self._looked: dict[str, float] = {}
+        self._looked_at: dict[str, float] = {}
         self._mean = _Mean()
         self._saved = -1
         self._spent, self._started = 0.0, time.perf_counter()
@@ -146,16 +146,18 @@ class Training:
     def look(self, watch: Watch) -> None:
         """Write what `watch` sees in the model in eval mode; the weights stay as they are.
 
-        It gets the latest line, with the loss at the look before as `loss_before`.
+        It gets the latest line, with the loss of the line at the look before, if that was another,
+        as `loss_before`.
         """
+        before = self._looked_at.get("loss") if self._looked_at != self._line else None
+        line = self._line if before is None else {**self._line, "loss_before": before}
         self.model.eval()
         try:
             with torch.no_grad():
-                seen = watch(self.model, {"step": self.step, **self._line, **self._looked})
+                seen = watch(self.model, {"step": self.step, **line})
         finally:
             self.model.train()
-        if "loss" in self._line:
-            self._looked = {"loss_before": self._line["loss"]}
+        self._looked_at = self._line
         if seen:
             self.log.metrics(self.step, seen)
 
@@ -190,7 +192,7 @@ class Training:
             "mean": self._mean.state(),
             "first_loss": self._first_loss,
             "line": self._line,
-            "looked": self._looked,
+            "looked_at": self._looked_at,
             "lr": self._lr,
             "seconds": self.seconds,
             "offset": self.log.offset(),
@@ -212,7 +214,7 @@ class Training:
             self.ema.load_state_dict(state["ema"])
         self._mean = _Mean(state["mean"])
         self._first_loss, self._line = state["first_loss"], state["line"]
-        self._looked = state.get("looked", {})
+        self._looked_at = state["looked_at"]
         self._lr = state["lr"]
         self._spent = state["seconds"]
         return int(state["offset"])
