@@ -63,6 +63,12 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_is_not_blamed_for_what_cannot_be_read_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="a store"), folder_whole(tmp_path / "new"):
+        raise PermissionError(errno.EACCES, "Permission denied", "a store")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_there_already_is_not_touched(tmp_path: Path) -> None:
     target = tmp_path / "store"
     target.mkdir()
@@ -79,11 +85,13 @@ def test_errors_that_are_not_the_disks_pass_through(tmp_path: Path) -> None:
 def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / ".store.1234abcd.part" / "shards").mkdir(parents=True)
     (tmp_path / ".run.json.1234abcd.part").write_text("{")
-    (tmp_path / ".other.1234abcd.part").write_text("somebody else's")
+    others = [".other.1234abcd.part", ".store.v2.1234abcd.part"]
+    for name in others:
+        (tmp_path / name).write_text("somebody else's")
     (tmp_path / "run.json").write_text("{}")
     sweep(tmp_path, "store")
     sweep(tmp_path, "run.json")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1234abcd.part", "run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*others, "run.json"]
 
 
 def test_what_killed_writers_left_goes_from_every_folder_below(tmp_path: Path) -> None:

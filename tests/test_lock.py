@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from hounsfield import lock
 from hounsfield.cli import app
 from hounsfield.errors import BusyError, OutputError
 from hounsfield.lock import held, new_folder, reserved
@@ -113,6 +114,22 @@ def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path):
     assert [path.name for path in (tmp_path / "a").rglob("*")] == ["b", "all"]
     with pytest.raises(OutputError, match="exists already"), new_folder(tmp_path / "a/b"):
         pass
+
+
+def test_an_output_that_another_process_ended_a_moment_ago_is_not_written_again(
+    tmp_path, monkeypatch
+):
+    out, taken = tmp_path / "out", lock._taken
+
+    def after_another(file, output):
+        out.write_text("dear")
+        return taken(file, output)
+
+    monkeypatch.setattr(lock, "_taken", after_another)
+    with pytest.raises(OutputError, match="exists already"), reserved(out):
+        out.write_text("mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert out.read_text() == "dear"
 
 
 def test_what_a_killed_writer_left_goes_with_the_next(tmp_path):

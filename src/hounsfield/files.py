@@ -1,7 +1,6 @@
 """Files and folders that are written whole or not at all."""
 
 import errno
-import glob
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from hounsfield.errors import DiskError, OutputError
 _DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
 }  # fmt: skip
-_TORN = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+_TORN = r"\.{name}\.[0-9a-f]{{8}}\.part"  # what `_beside` makes
 _PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
@@ -54,6 +53,8 @@ def write_json(path: Path, value: Any) -> None:
 def folder_whole(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its name when the block ends without an error.
 
+    What the block itself writes there it wraps in `disk_errors`: it may read elsewhere.
+
     Raises:
         DiskError: The disk is full or not writable.
         FileExistsError: `path` exists already; whether it may be replaced is the caller's to say.
@@ -62,12 +63,13 @@ def folder_whole(path: Path) -> Iterator[Path]:
         raise FileExistsError(path)
     temporary = _beside(path)
     with disk_errors(path):
-        try:
-            temporary.mkdir(parents=True)
-            yield temporary
+        temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        with disk_errors(path):
             temporary.rename(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
@@ -83,9 +85,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         number = _number(error)
         if number in _PLACE:
+            cause = f" ({error.filename})" if error.filename else ""
             raise OutputError(
-                f"cannot write {path}: {os.strerror(number)} ({error.filename}). Give a place "
-                "below a folder."
+                f"cannot write {path}: {os.strerror(number)}{cause}. Give a place below a folder."
             ) from error
         if number not in _DISK:
             raise
@@ -127,9 +129,10 @@ def sweep(folder: Path, name: str | None = None) -> None:
 
     The caller holds the lock of what is written there, so that no writer is at work.
     """
-    find = folder.rglob("*") if name is None else folder.glob(f".{glob.escape(name)}.*")
+    torn_name = re.compile(_TORN.format(name=".+" if name is None else re.escape(name)))
+    find = folder.rglob("*") if name is None else folder.glob(".*")
     with disk_errors(folder):
-        for torn in [path for path in find if _TORN.fullmatch(path.name)]:
+        for torn in [path for path in find if torn_name.fullmatch(path.name)]:
             if torn.is_dir():
                 shutil.rmtree(torn, ignore_errors=True)
             else:

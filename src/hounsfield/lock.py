@@ -38,11 +38,16 @@ def reserved(path: Path) -> Iterator[None]:
         DiskError: The folder around it cannot be written.
         OutputError: `path` exists, or there is a file where the folder around it should be.
     """
-    if path.exists():
-        raise OutputError(f"{path} exists already. Choose another name, or remove it.")
+    _refuse_existing(path)
     with _made(path.parent), _locked(path.with_name(f".{path.name}{NAME}"), path):
+        _refuse_existing(path)  # another process may have made it and let its name go since
         sweep(path.parent, path.name)
         yield
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise OutputError(f"{path} exists already. Choose another name, or remove it.")
 
 
 @contextmanager

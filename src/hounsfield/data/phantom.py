@@ -432,7 +432,8 @@ def _write_patient(
     name = f"PHANTOM-{patient.number:04d}"
     for scan in patient.scans:
         series = generate_uid(entropy_srcs=[str(seed), name, scan.name])
-        (folder / name / scan.name).mkdir(parents=True)
+        with disk_errors(folder):
+            (folder / name / scan.name).mkdir(parents=True)
         rng = stream(seed, "phantom", "noise", patient.number, scan.name)
         for place, z in enumerate(scan.z_mm):
             file = Path(name) / scan.name / f"{place:03d}.dcm"

@@ -184,7 +184,8 @@ class StoreWriter:
         self.shards: list[Shard] = []
         self._rows_a_shard = max(shard_bytes // (2 * size * size), 1)
         self._rows = 0  # in the shard that is being written
-        (folder / "shards").mkdir(parents=True, exist_ok=True)
+        with disk_errors(folder):
+            (folder / "shards").mkdir(parents=True, exist_ok=True)
 
     def add(self, images: NDArray[np.int16]) -> None:
         """Append `images`, int16 `(n, size, size)`."""

@@ -22,7 +22,7 @@ from hounsfield.export.network import (
     torchvision_net,
     torchvision_state,
 )
-from hounsfield.files import write_json, write_whole
+from hounsfield.files import disk_errors, write_json, write_whole
 from hounsfield.models.fit import first_layer
 
 MEAN, STD = 0.5, 0.25  # of the recipes: (unit - 0.5) / 0.25
@@ -108,7 +108,8 @@ def _write_onnx(network: Network, encoder: Encoder, folder: Path) -> None:
     )
     if program is None:  # only the older exporter answers so
         raise ConfigError("this version of torch exports no ONNX program. Install torch >= 2.5.")
-    program.save(str(folder / "model.onnx"), external_data=False)
+    with disk_errors(folder):
+        program.save(str(folder / "model.onnx"), external_data=False)
 
 
 def _read_onnx(network: Network, folder: Path) -> Answer:
