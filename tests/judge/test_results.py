@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from hounsfield.errors import InputError, LeakError
-from hounsfield.judge.results import judge
+from hounsfield.judge.results import is_judged, judge
 
 
 def cells_of(folder):
@@ -316,3 +316,21 @@ def test_labels_saved_is_where_scratch_reaches_the_arm(tmp_path, fake_study):
     assert saved["baseline"].item() == "scratch"
     assert saved["low"].item() < saved["estimate"].item() < saved["high"].item()
     assert 0.15 < saved["estimate"].item() < 0.5
+
+
+@pytest.mark.parametrize("lost", ["results.parquet", "verdicts.json", "left_out.json"])
+def test_a_study_that_lost_a_result_is_not_judged(tmp_path, fake_study, lost):
+    folder = fake_study(arms=("scratch", "spark"), fractions=(1.0,)).write(tmp_path / "s")
+    judge(folder)
+    assert is_judged(folder)
+    (folder / lost).unlink()
+    assert not is_judged(folder)
+
+
+def test_a_study_whose_scores_changed_under_the_same_facts_is_not_judged(tmp_path, fake_study):
+    folder = fake_study(arms=("scratch", "spark"), fractions=(1.0,)).write(tmp_path / "s")
+    judge(folder)
+    path = next(folder.glob("cells/*/scores.parquet"))
+    scores = pl.read_parquet(path)
+    scores.with_columns(logit_0="logit_1", logit_1="logit_0").write_parquet(path)
+    assert not is_judged(folder)

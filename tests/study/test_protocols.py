@@ -272,6 +272,10 @@ def test_somebody_elses_scores_may_be_of_one_fraction(study, tmp_path, csv):
         (lambda t: t.filter(pl.col("slice") > 30), r"of 24 test images of lesion have no score"),
         (lambda t: pl.concat([t, t.head(1)]), "a slice has two scores"),
         (lambda t: t.rename({"score": "logit_0"}), "give logit_0 to logit_1"),
+        (lambda t: t.with_columns(score=pl.lit(float("inf"))), "Give finite numbers"),
+        (lambda t: t.with_columns(task=pl.lit("lesions")), r"no score for any cell.*\(lesion\)"),
+        (lambda t: t.with_columns(task=pl.lit(1)), "no score for any cell"),
+        (lambda t: t.with_columns(fraction=pl.lit(0.3)), r"no score for any cell.*\(1, 0\.5\)"),
     ],
 )
 def test_somebody_elses_scores_that_cannot_be_judged_are_refused_beforehand(

@@ -24,6 +24,7 @@ from hounsfield.judge.verdicts import Verdict, verdicts
 from hounsfield.progress import bar
 from hounsfield.provenance import origin
 
+WRITTEN = ("results.parquet", "verdicts.json", "left_out.json")
 JUDGED = "judged.json"
 COLUMNS: Mapping[str, Any] = {
     **dict.fromkeys(("kind", "task", "protocol", "level", "metric", "arm", "baseline"), pl.String),
@@ -90,15 +91,19 @@ def is_judged(folder: Path) -> bool:
         content = json.loads((folder / JUDGED).read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and content.get("inputs") == _inputs(folder)
+    there = all((folder / name).is_file() for name in WRITTEN)
+    return there and isinstance(content, dict) and content.get("inputs") == _inputs(folder)
 
 
 def _inputs(folder: Path) -> str:
-    """A hash of the plan and of every cell: a cell that was run again tells so in its facts."""
+    """A hash of all that the numbers come from: the plan, and every cell's facts and scores."""
     digest = hashlib.sha256(__version__.encode())
-    for path in (folder / "study.json", *sorted(folder.glob("cells/*/cell.json"))):
-        digest.update(f"\x1e{path.parent.name}\x1f".encode())
-        digest.update(path.read_bytes() if path.is_file() else b"")
+    cells = [path for name in ("cell.json", "scores.parquet")
+             for path in sorted(folder.glob(f"cells/*/{name}"))]  # fmt: skip
+    for path in (folder / "study.json", *cells):
+        content = path.read_bytes() if path.is_file() else b""
+        digest.update(f"\x1e{path.parent.name}/{path.name}\x1f{len(content)}\x1f".encode())
+        digest.update(content)
     return digest.hexdigest()
 
 
@@ -156,7 +161,8 @@ def _adjusted(found: Sequence[Answer], primary: Primary) -> list[Answer]:
 def _write(folder: Path, results: Results, judged: str) -> None:
     buffer = io.BytesIO()
     results.table.write_parquet(buffer)
-    write_whole(folder / "results.parquet", buffer.getvalue())
-    write_json(folder / "verdicts.json", [asdict(verdict) for verdict in results.verdicts])
-    write_json(folder / "left_out.json", [asdict(cell) for cell in results.left_out])
+    table, told, left_out = (folder / name for name in WRITTEN)
+    write_whole(table, buffer.getvalue())
+    write_json(told, [asdict(verdict) for verdict in results.verdicts])
+    write_json(left_out, [asdict(cell) for cell in results.left_out])
     write_json(folder / JUDGED, {"inputs": judged, **origin()})

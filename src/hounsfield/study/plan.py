@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hounsfield.data.split import Split, patients_hash
-from hounsfield.errors import ConfigError
+from hounsfield.errors import ConfigError, InputError
 from hounsfield.judge.declared import CONTROLS, SCRATCH
 from hounsfield.models.backbone import create
 from hounsfield.models.weights_source import Card
@@ -107,7 +107,8 @@ def plan(config: StudyConfig) -> Plan:
     Raises:
         ConfigError: A name, a size or a setting is not allowed.
         LabelError: Labels cannot serve a task, or a fraction is too small to hold every class.
-        InputError: Somebody else's scores lack test images of a cell that they speak of.
+        InputError: Somebody else's scores lack test images of a cell that they speak of, or speak
+            of no cell.
         LeakError: A patient stands in two parts of a split.
         StoreError: A store cannot be opened.
         WeightsError: An arm's weights do not fill the backbone, or cannot be had.
@@ -293,7 +294,14 @@ def _warnings(config: StudyConfig, tasks: Mapping[str, Task]) -> Iterator[str]:
 
 def _unscored(config: StudyConfig, cells: Sequence[Cell]) -> Iterator[str]:
     places = {(cell.task, cell.protocol, cell.fraction, cell.repeat, cell.fold) for cell in cells}
-    for arm in config.predictions:
+    for arm in (arm for arm in config.arms if arm in config.predictions):
         scored = sum(cell.arm == arm for cell in cells)
-        if arm in config.arms and scored < len(places):
+        if not scored:
+            raise InputError(
+                f"arm {arm!r} has no score for any cell: no row of {config.predictions[arm]} is of "
+                f"a task ({', '.join(config.tasks)}), fraction "
+                f"({', '.join(f'{one:g}' for one in config.fractions)}), repeat and fold (from 0) "
+                f"of this study. Mend its columns, or take {arm!r} out of arms."
+            )
+        if scored < len(places):
             yield f"Arm {arm!r} has scores for {scored} of {len(places)} cells; the rest stay out."

@@ -26,7 +26,8 @@ def read(path: Path) -> pl.DataFrame:
         LabelError: The file cannot be read, or a column is missing, unknown or not numeric.
     """
     try:
-        table = pl.read_csv(path, infer_schema_length=None)
+        names = {"task": pl.String}  # a task may be called 1
+        table = pl.read_csv(path, infer_schema_length=None, schema_overrides=names)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise LabelError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     logits = [name for name in table.columns if name.startswith("logit_")]
@@ -84,7 +85,7 @@ def scores(
         test: The same of those that judge.
 
     Raises:
-        InputError: A test image has no score, or two; or the classes are not the task's.
+        InputError: A test image has no finite score, or two; or the classes are not the task's.
     """
     classes = len(task.classes)
     if "score" in table.columns:
@@ -108,8 +109,13 @@ def scores(
             f"{missing} of {len(judged)} test images of {task.name} have no score. Give all, or "
             f"say in the columns {', '.join(PLACES)} which cells a row is for."
         )
+    if not np.isfinite(judged).all():
+        raise InputError(
+            f"a test image of {task.name} has a score that is infinite, or too large for 32 bits. "
+            "Give finite numbers."
+        )
     chosen = _looked_up(table, task, val, names)
-    whole = task.external is None and not np.isnan(chosen).any()  # or its rows are of another store
+    whole = task.external is None and np.isfinite(chosen).all()  # or its rows are of another store
     return Trained(val=chosen if whole else chosen[:0], test=judged, curve=[])
 
 
