@@ -1,5 +1,6 @@
 """The encoder on visible tiles against the dense one with its hidden pixels put to zero."""
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -229,3 +230,25 @@ def test_a_map_that_was_written_into_gives_no_gradient(chance):
     strip.add_(1)
     with pytest.raises(RuntimeError, match="was written into"):
         maps.sum().backward()
+
+
+@pytest.mark.parametrize("name", ["resnet10_tiny", "convnext_atto"])
+def test_the_encoder_compiles_to_one_graph_without_a_question_to_the_device(name, chance):
+    encoder, layout = TileEncoder(create(name)), draw_layout(chance)
+    images = torch.randn(BATCH, 1, 96, 96, generator=chance)
+    graphs = []
+
+    def keep(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    def maps(images: Tensor) -> list[Tensor]:
+        fresh = Layout(layout.visible, grid=GRID)  # its rows are computed in the graph too
+        return [*encoder(fresh.pack(images), fresh).values()]
+
+    compiled = torch.compile(maps, fullgraph=True, backend=keep)(images)
+    assert all(torch.equal(one, two) for one, two in zip(compiled, maps(images), strict=True))
+    (graph,) = graphs
+    called = " ".join(str(node.target) for node in graph.graph.nodes)
+    assert "index_select" in called or "getitem" in called
+    assert not re.search(r"\b(nonzero|item|tolist|cpu)\b", called)

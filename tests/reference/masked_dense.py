@@ -108,35 +108,56 @@ def _hide_first(forward: Forward, layer: Any, mask: Mask, maps: Tensor) -> Tenso
 
 def _batch_norm(forward: Forward, layer: Any, mask: Mask, maps: Tensor) -> Tensor:
     """Batch norm over the visible pixels, picked one by one, and put back."""
-    batch, channels, height, width = maps.shape
-    visible = mask.at(height)[1]
-    pixels = maps.permute(0, 2, 3, 1).reshape(-1, channels)
-    normed = forward(layer, _Pick.apply(pixels, visible)[:, :, None, None]).flatten(1)
-    whole = pixels.new_zeros(pixels.shape).index_copy_(0, visible, normed)
-    return _hidden(whole.view(batch, height, width, channels).permute(0, 3, 1, 2))
+    visible = mask.at(maps.shape[2])[1]
+    normed = forward(layer, _Pick.apply(maps, visible)[:, :, None, None]).flatten(1)
+    return _hidden(_Put.apply(normed, visible, maps.shape))
 
 
 class _Pick(torch.autograd.Function):
-    """Rows by number, none of them twice: so the gradient is put back, where torch would add."""
+    """The pixels `(visible, channels)` of maps; none is picked twice, so gradients need no sum."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, chosen: Tensor) -> Tensor:
-        ctx.save_for_backward(chosen)
-        ctx.of = len(rows)
-        return rows.index_select(0, chosen)
+    def forward(ctx: Any, maps: Tensor, visible: Tensor) -> Tensor:
+        ctx.save_for_backward(visible)
+        ctx.shape = maps.shape
+        return _picked(maps, visible)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (chosen,) = ctx.saved_tensors
-        whole = gradient.new_zeros(ctx.of, *gradient.shape[1:])
-        return whole.index_copy_(0, chosen, gradient), None
+        return _put(gradient, *ctx.saved_tensors, ctx.shape), None
+
+
+class _Put(torch.autograd.Function):
+    """The other way round: maps that are zero but for these pixels."""
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, visible: Tensor, shape: torch.Size) -> Tensor:
+        ctx.save_for_backward(visible)
+        return _put(pixels, visible, shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _picked(gradient, *ctx.saved_tensors), None, None
+
+
+def _picked(maps: Tensor, visible: Tensor) -> Tensor:
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).index_select(0, visible)
+
+
+def _put(pixels: Tensor, visible: Tensor, shape: torch.Size) -> Tensor:
+    whole = torch.empty(
+        shape, dtype=pixels.dtype, device=pixels.device, memory_format=torch.channels_last
+    ).zero_()
+    whole.permute(0, 2, 3, 1).view(-1, shape[1]).index_copy_(0, visible, pixels)
+    return whole
 
 
 def _relu(forward: Forward, layer: nn.ReLU, mask: Mask, maps: Tensor) -> Tensor:
-    """As it is, but never in place: after a norm the maps are a view here, which would be slow."""
-    del forward, layer, mask
-    after = torch.relu(maps)
-    return _hidden(after) if _is_hidden(maps) else after
+    """As it is: what was zero stays zero."""
+    del mask
+    hidden = _is_hidden(maps)
+    after = forward(layer, maps)
+    return _hidden(after) if hidden else after
 
 
 def _hidden(maps: Tensor) -> Tensor:
