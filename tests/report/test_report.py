@@ -151,7 +151,7 @@ def test_limits_name_what_failed_is_unfinished_or_absent(tmp_path: Path) -> None
     }
     told = " ".join(limits(read(fake_study(tmp_path / "study", broken=broken, rich=False))))
     assert "1 of 72 planned cells is not there" in told
-    assert "1 cell failed and took no part: the loss is not finite at step 30" in told
+    assert "1 cell took no part: the loss is not finite at step 30" in told
     assert "In 1 cell of SparK the training loss did not clearly fall" in told
 
 
@@ -195,6 +195,8 @@ def test_time_is_told_by_device_and_gpus_by_the_hour(tmp_path: Path) -> None:
     cell = next(folder.glob("cells/*/cell.json"))
     cell.write_text(cell.read_text().replace('"device": "cpu"', '"device": ""'))
     assert "not stored" in dict(facts(read(folder)))["GPU hours"]
+    cell.write_text(cell.read_text().replace('"wall_s": 21.5', '"wall_s": 0.0'))  # given up
+    assert dict(facts(read(folder)))["GPU hours"] == "2.00"
 
 
 def test_a_cell_that_the_judge_does_not_count_is_told_with_its_reason(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_a_cell_that_the_judge_does_not_count_is_told_with_its_reason(tmp_path: 
     next(folder.glob("cells/*/scores.parquet")).write_bytes(b"torn")
     report(folder)
     (told,) = (one for one in limits(read(folder)) if "took no part" in one)
-    assert told.startswith("1 cell failed and took no part: ")
+    assert told.startswith("1 cell took no part: ")
     assert "scores.parquet" in told
 
 
@@ -274,14 +276,17 @@ def test_the_checklist_claims_no_more_than_was_stored(tmp_path: Path) -> None:
     folder = fake_study(tmp_path / "study", rich=False, fractions=(1.0, 0.5))
     told = json.loads((folder / "study.json").read_text())
     told["config"]["tasks"] = {
-        "bleed": {"label": "blood", "where": {"brain": {"min": 0.2, "max": None}, "view": "axial"}}
+        "bleed": {
+            "label": "blood",
+            "where": {"brain": {"min": 0.2, "max": None}, "view": ["axial", "coronal"]},
+        }
     }
     (folder / "study.json").write_text(json.dumps(told))
     cell = next(folder.glob("cells/*-histogram-*/cell.json"))
     cell.write_text(cell.read_text().replace('"trials": 2', '"trials": 7'))
     told = dict(checklist(read(folder)))
     flow = told["Eligibility and flow from files to slices"]
-    assert "images with a label blood, with brain from 0.2 and view = axial" in flow
+    assert "images with a label blood, with brain from 0.2 and view = axial and coronal" in flow
     assert re.sub(r"\W", " ", told["Tuning: space, trials, data"]).startswith(
         "Trials a cell  Scratch 2  SparK 2  MoCo v2 2  Histogram  control  2 7"
     )
@@ -304,3 +309,28 @@ def test_a_picture_outside_the_study_is_not_shown(tmp_path: Path) -> None:
     (study / "pictures" / "pictures.json").write_text(json.dumps(listed))
     page = report(study).read_text()
     assert page.count("data:image/png;base64,") == 1
+
+
+def test_the_page_names_no_folder_of_the_machine_that_ran_the_study(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path / "study", rich=False, fractions=(1.0, 0.5))
+    told = json.loads((folder / "study.json").read_text())
+    told["config"] |= {
+        "stores": {"ct": "/home/quirinus/stores/heads"},
+        "weights": {"mine": "C:\\Users\\quirinus\\encoder.pt", "hub": "timm/resnet50.a1_in1k"},
+        "pretrain": {"spark": {"stores": ["/home/quirinus/stores/chests"]}},
+    }
+    (folder / "study.json").write_text(json.dumps(told))
+    page = report(folder).read_text()
+    assert "quirinus" not in page
+    for kept in ("heads", "encoder.pt", "timm/resnet50.a1_in1k", "chests"):
+        assert f"&#34;{kept}&#34;" in page
+
+
+def test_scores_that_were_made_elsewhere_are_named_as_such(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path / "study", rich=False, fractions=(1.0, 0.5))
+    assert not any("log odds" in one for one in limits(read(folder)))
+    told = json.loads((folder / "study.json").read_text())
+    told["arms"]["moco_v2"]["kind"] = "predictions"
+    (folder / "study.json").write_text(json.dumps(told))
+    (limit,) = (one for one in limits(read(folder)) if "log odds" in one)
+    assert limit.startswith("The scores of MoCo v2 were made elsewhere")

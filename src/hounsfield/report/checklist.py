@@ -62,7 +62,9 @@ def _flow(study: Study) -> str:
 
 
 def _only(column: str, allowed: Any) -> str:
-    """What a filter of a task lets through: `age from 18 to 90`, `view = axial`."""
+    """What a filter of a task lets through: `age from 18 to 90`, `view = axial and coronal`."""
+    if isinstance(allowed, list):
+        allowed = words.listed([*map(str, allowed)])
     if not isinstance(allowed, Mapping):
         return f"{column} = {allowed}"
     ends = [f"{word} {allowed[key]:g}" for word, key in (("from", "min"), ("to", "max"))
@@ -86,10 +88,10 @@ def _prevalence(study: Study) -> str:
 def _missing(study: Study) -> str:
     lost = study.planned_cells - len(study.cells)
     return (
-        f"{len(study.cells)} of {study.planned_cells} planned cells ran, {lost} did not, "
-        f"{len(study.left_out)} of those that ran failed and took no part. Files that were left "
-        "out stand by reason in the report's section Data; an image without a label takes no part "
-        "in its task. Why labels are missing is for the author"
+        f"{len(study.cells)} of {study.planned_cells} planned cells are there, {lost} are not; "
+        f"{len(study.left_out)} of those that are there took no part. Files that were left out "
+        "stand by reason in the report's section Data; an image without a label takes no part in "
+        "its task. Why labels are missing is for the author"
     )
 
 
@@ -119,7 +121,7 @@ def _arms(study: Study) -> str:
         f"{words.arm_name(name)}: {words.plural(len(mine), 'run')} of "
         f"{mine[0].config.get('backbone', 'a backbone that is not told')}, "
         f"{words.span([n for run in mine if isinstance(n := run.summary.get('steps'), int)])} "
-        f"steps, {words.duration(sum(_wall(run.summary) or 0 for run in mine))} in all"
+        f"steps, {words.duration(sum(provenance.seconds(run.summary) for run in mine))} in all"
         for name in dict.fromkeys(run.name for run in study.runs)
         if (mine := [run for run in study.runs if run.name == name])
     ]
@@ -237,11 +239,6 @@ def _release(study: Study) -> str:
         f"hounsfield {words.listed(versions)}; scores of every cell, splits and ladders lie in the "
         "study's folder. A model card and the intended use are for the author"
     )
-
-
-def _wall(summary: Mapping[str, Any]) -> float | None:
-    value = summary.get("wall_s")
-    return float(value) if isinstance(value, int | float) else None
 
 
 ITEMS: tuple[tuple[str, Callable[[Study], str] | None], ...] = (

@@ -7,7 +7,7 @@ from hounsfield.judge.declared import CONTROLS
 from hounsfield.report import words
 from hounsfield.report.html import Section, render
 from hounsfield.report.points import PRIMARY, both_ways, main_level, main_protocol, points
-from hounsfield.report.study_folder import Study
+from hounsfield.report.study_folder import Study, mapping
 from hounsfield.report.style import Style
 
 
@@ -25,6 +25,7 @@ def limits(study: Study) -> list[str]:
         *_cells(study),
         *_patients(study),
         *_rates(study),
+        *_scored_elsewhere(study),
         *study.missing,
     ]
     return [words.sentence(words.finished(text)) for text in dict.fromkeys(found)]
@@ -73,7 +74,7 @@ def _cells(study: Study) -> Iterator[str]:
         )
         told = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
         more = f"; and {len(reasons) - 3} reasons more" if len(reasons) > 3 else ""
-        yield f"{words.plural(len(study.left_out), 'cell')} failed and took no part: {told}{more}"
+        yield f"{words.plural(len(study.left_out), 'cell')} took no part: {told}{more}"
     for arm, count in Counter(
         cell.arm for cell in study.cells if cell.status == "unfinished"
     ).items():
@@ -112,4 +113,15 @@ def _rates(study: Study) -> Iterator[str]:
         yield (
             f"In {words.plural(edge, 'cell')} the best learning rate is at the edge of the grid; "
             "a wider grid may do better"
+        )
+
+
+def _scored_elsewhere(study: Study) -> Iterator[str]:
+    kinds = mapping(study.facts.get("arms"))
+    theirs = [arm for arm in study.arms if mapping(kinds.get(arm)).get("kind") == "predictions"]
+    if theirs:
+        yield (
+            f"The scores of {words.listed([*map(words.arm_name, theirs)])} were made elsewhere: "
+            "Brier score, calibration error, slope and intercept hold for them only if `score` is "
+            "the log odds of the second class, or the `logit_K` give probabilities by softmax"
         )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from hounsfield.report import words
@@ -19,7 +20,7 @@ def section(study: Study, style: Style) -> Section:
     configs += [
         (f"{words.arm_name(run.name)}, run {run.folder.name[:8]}", run.config) for run in study.runs
     ]
-    shown = [(name, json.dumps(values, indent=2, default=str)) for name, values in configs]
+    shown = [(name, json.dumps(_bare(values), indent=2, default=str)) for name, values in configs]
     body = render("provenance", facts=[*facts(study)], configs=shown)
     return Section("provenance", "Provenance", body)
 
@@ -63,13 +64,15 @@ def _times(study: Study) -> Iterator[tuple[str, str]]:
     gpu_hours = 0.0
     runs = [("pre-training", run.summary) for run in study.runs]
     for work, entry in [*runs, *(("fine-tuning", cell.facts) for cell in study.cells)]:
+        if entry.get("wall_s") == 0:
+            continue  # it was given up before it ran on anything
         device = str(entry.get("device") or UNTOLD)
         works = spent.setdefault(device, {})
-        works[work] = works.get(work, 0.0) + _seconds(entry)
+        works[work] = works.get(work, 0.0) + seconds(entry)
         if device not in (CPU, UNTOLD):
-            gpu_hours += _seconds(entry) * int(entry.get("processes") or 1) / 3600
+            gpu_hours += seconds(entry) * int(entry.get("processes") or 1) / 3600
     for device, works in spent.items():
-        told = [f"{words.duration(seconds)} of {work}" for work, seconds in works.items()]
+        told = [f"{words.duration(spell)} of {work}" for work, spell in works.items()]
         yield f"Wall time, {device}", words.listed(told)
     untold = f", and whatever ran on a {UNTOLD}" if UNTOLD in spent else ""
     yield "GPU hours", f"{gpu_hours:.2f}{untold}"
@@ -91,6 +94,20 @@ def _values(study: Study, key: str) -> list[str]:
     return sorted({str(entry[key]) for entry in found if entry.get(key)})
 
 
-def _seconds(entry: Mapping[str, Any]) -> float:
+def _bare(value: Any) -> Any:
+    """`value` with the last part of each absolute path in it: pages travel, folders tell tales."""
+    if isinstance(value, Mapping):
+        return {key: _bare(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_bare(inner) for inner in value]
+    if isinstance(value, str):
+        for path in (PurePosixPath(value), PureWindowsPath(value)):
+            if path.is_absolute():
+                return path.name
+    return value
+
+
+def seconds(entry: Mapping[str, Any]) -> float:
+    """Wall time of a cell or a run; 0 where it is not stored."""
     value = entry.get("wall_s")
     return float(value) if isinstance(value, int | float) else 0.0
