@@ -184,6 +184,7 @@ def test_no_identity_in_any_output_of_the_whole_pipeline(archive, tmp_path, capf
         (*ingest, "--out", out / "none", "--labels", wrong_labels(tmp_path, "nowhere")),
         (*ingest, "--out", out / "none", "--labels", wrong_labels(tmp_path, "torn")),
         (*ingest, "--out", out / "none", "--labels", wrong_labels(tmp_path, "ragged")),
+        (*ingest, "--out", out / "none", "--labels", wrong_labels(tmp_path, "shifted")),
         (*ingest, "--out", out / "store", "--labels", labels),
         (*ingest, "--out", out / "store", "--labels", labels),  # refused: it is there
         (*ingest, "--out", out / "store", "--append"),
@@ -223,7 +224,8 @@ def test_no_identity_in_any_output_of_the_whole_pipeline(archive, tmp_path, capf
         assert (out / made).exists(), said
     assert any(path.stat().st_size for path in (run / "tensorboard").iterdir())
     assert list((study / "pictures").glob("*.png"))
-    for word in ("more than once", "matches no slice", "matches no file", "two splits", "exists"):
+    for word in ("more than once", "matches no slice", "matches no file", "two splits", "exists",
+                 "the split is like"):  # fmt: skip
         assert word in said
     assert Store.open(out / "store").facts.keyed
     secret = re.compile("|".join(map(re.escape, [*SECRETS, *uids])).encode(), re.IGNORECASE)
@@ -245,6 +247,7 @@ def wrong_labels(place, fault):
         "nobody": "patient,bleed\nMRN-7731004299,1\n",
         "nowhere": "file,bleed\nZebedaeus1/Quirinus.dcm,1\n",
         "torn": "patient,z,bleed,split\nMRN-773100421,1,0,train\nMRN-773100421,2,0,test\n",
+        "shifted": "patient,split,bleed\nMRN-773100421,Zebedaeus1^Quirinus,1\n",
         "ragged": "patient,bleed\nMRN-773100421,1,Zebedaeus1,Quirinus\n",
     }
     path = place / f"{fault}.csv"

@@ -19,7 +19,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from hounsfield.data import dicom, nifti, series
+from hounsfield.data import dicom, dicom_values, nifti, series
 from hounsfield.data.archive import Entry, walk
 from hounsfield.data.dicom_headers import HEAD_BYTES, read_headers
 from hounsfield.data.series import Header
@@ -343,6 +343,22 @@ def test_gantry_tilt_is_said_and_reformats_are_skipped(tmp_path: Path) -> None:
         "not axial (coronal or oblique)",
     )
     assert reason(slice_of(picture(), axes=sagittal), tmp_path)[1].startswith("not axial (sagittal")
+
+
+def test_what_many_slices_share_is_remembered_but_no_sequence_and_no_long_value(
+    tmp_path: Path,
+) -> None:
+    ds = enhanced([picture(0)], [0.0])
+    ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL", *["OTHER"] * 60]
+    (entry,) = walk([save(ds, tmp_path / "1.dcm")])
+    assert isinstance(entry, Entry)
+    dicom_values._converted.cache_clear()
+    values = dicom_values.Values(dcmread(entry.path))
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "ImageType"):
+        assert len(values.get(name)) in (1, 63)
+        assert dicom_values._converted.cache_info().currsize == 0
+    assert values.get("Modality") == "CT"
+    assert dicom_values._converted.cache_info().currsize == 1
 
 
 def test_enhanced_multi_frame_is_a_volume_with_a_rescale_a_frame(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -19,6 +21,7 @@ from hounsfield.data.ingest import ingest
 from hounsfield.data.phantom import phantom
 from hounsfield.data.store import Store
 from hounsfield.errors import ConfigError, DiskError, InputError, LabelError, LeakError, OutputError
+from hounsfield.lock import held
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,25 @@ def test_the_same_archive_again_adds_nothing_and_a_new_patient_is_added(
     assert after.index["patient"].n_unique() == 3
     assert np.array_equal(after.read(np.arange(26)), before.read(np.arange(26)))
     assert not list(tmp_path.glob(".store*"))
+
+
+def test_an_addition_that_waits_for_another_adds_to_what_that_has_made(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "store"
+    ingest([archive / "PHANTOM-0000"], out, size=32)
+
+    @contextmanager
+    def held_after_another(folder: Path) -> Iterator[None]:
+        monkeypatch.setattr(ingest_module, "held", held)
+        ingest([archive / "PHANTOM-0001"], out, size=32, append=True)
+        with held(folder):
+            yield
+
+    monkeypatch.setattr(ingest_module, "held", held_after_another)
+    flow = ingest([archive / "PHANTOM-0002"], out, size=32, append=True)
+    assert (flow.new, flow.slices, flow.patients) == (26, 78, 3)
+    assert len(Store.open(out)) == 78
 
 
 def test_labels_that_match_nothing_end_before_anything_is_written(

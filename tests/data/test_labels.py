@@ -103,7 +103,10 @@ def test_columns_become_numbers_where_all_of_their_cells_are(tmp_path: Path) -> 
         ("patient\na\n", "no label column"),
         ("patient,bleed\na,1\na,0\n", "one patient more than once, in the rows 1, 2. Keep"),
         ("patient,units\na,1\n", "units is a column of every store"),
-        ("patient,split\na,training\n", "split 'training' is not allowed; give train, val, test"),
+        (
+            "patient,split\na,Smith-07\n",
+            r"the split is like aaaaa-00 in the row 1 .*; give train, val, test",
+        ),
         ("patient,bleed\n", "has no rows"),
     ],
 )
@@ -118,6 +121,19 @@ def test_a_patient_on_two_sides_and_a_missing_file_are_refused(tmp_path: Path) -
         read_labels(table(tmp_path, text))
     with pytest.raises(LabelError, match="there is no label file"):
         read_labels(tmp_path / "none.csv")
+
+
+def test_a_file_is_named_twice_however_its_path_is_written(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=r"one file more than once, in the rows 1, 3"):
+        read_labels(table(tmp_path, "file,bleed\na/b.png,1\nc.png,0\na\\b.png,0\n"))
+
+
+def test_a_blank_cell_is_nobody_and_on_no_side(tmp_path: Path) -> None:
+    text = 'file,patient,bleed,split\n1.png,"",1,train\n2.png," ",0,test\n3.png,,"",""\n'
+    labels = read_labels(table(tmp_path, text))
+    assert labels.table["patient"].to_list() == [None] * 3
+    assert labels.table["bleed"].to_list() == [1, 0, None]
+    assert labels.table["split"].to_list() == ["train", "test", None]
 
 
 def test_a_table_that_swells_is_refused_unread(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ NAMES: Final = (
 _TAGS = {name: Tag(name) for name in NAMES}
 _BY_CONTEXT = {"PixelPaddingValue", "PixelPaddingRangeLimit"}  # their type is another element's say
 _REMEMBERED = 4096  # values; a slice brings a handful that its neighbours do not have
+_LONGEST = 256  # bytes of a value that is remembered; sequences of an enhanced CT have millions
 
 
 class Values:
@@ -41,7 +42,12 @@ class Values:
         element = self.ds.get_item(tag)
         if element is None:
             return default
-        if not isinstance(element, RawDataElement) or name in _BY_CONTEXT:
+        if (
+            not isinstance(element, RawDataElement)
+            or name in _BY_CONTEXT
+            or name.endswith("Sequence")
+            or element.length > _LONGEST
+        ):
             return self.ds[tag].value
         return _converted(element._replace(value_tell=0), self.encodings)
 

@@ -75,22 +75,16 @@ def ingest(
     _check_pattern(patient_pattern)
     if workers < 1:
         raise ConfigError(f"{workers} workers cannot work; give at least 1.")
-    staging = out.parent / f".{out.name}.ingest"
-    ending = out.exists() and (staging / MARK).exists()  # it was killed once the store was there
-    before = _before(out, shape, append=append or ending, keep_ids=keep_ids)
     table = read_labels(labels) if labels is not None else None
     _check_class_folders(class_folders, table)
     key = key or default_key_file()
-    keys = Keys(None) if keep_ids else load_or_make(_outside(key, out))
-    job = Job(shape, keys, staging, patient_pattern, class_folders is not None)
-    entries, refusals = look(sources)
-    paths = {one.name: one.path / (one.member or "") for one in entries}
-    rows = match_files(table, paths) if table is not None and table.form == ("file",) else {}
+    staging = out.parent / f".{out.name}.ingest"
     with _staged(staging), Staff(workers) as staff:
-        sweep(out.parent, out.name)
-        units, not_read = units_of(entries, staff)
-        if table is not None:
-            check_labels(units, job, table, rows, before=before)
+        ending = out.exists() and (staging / MARK).exists()  # killed once the store was there
+        before = _before(out, shape, append=append or ending, keep_ids=keep_ids)
+        keys = Keys(None) if keep_ids else load_or_make(_outside(key, out))
+        job = Job(shape, keys, staging, patient_pattern, class_folders is not None)
+        units, rows, refusals = _find(sources, table, job, staff, before=before)
         slices = sum(len(unit.items) for unit in units)
         check_space(out, 2 * slices * 2 * shape.size**2)  # for the parts, and for the store
         parts, died = _convert(units, job, staff)
@@ -99,7 +93,7 @@ def ingest(
         flow = assemble(
             out,
             parts,
-            [*refusals, *not_read, *died],
+            [*refusals, *died],
             before=before,
             shape=shape,
             keys=keys,
@@ -150,7 +144,8 @@ def _check_class_folders(name: str | None, table: Labels | None) -> None:
 
 
 def _before(out: Path, shape: Shape, *, append: bool, keep_ids: bool) -> Store | None:
-    """The store that is added to."""
+    """The store that is added to; the caller holds the staging folder, so that it stays that."""
+    sweep(out.parent, out.name)
     if not out.exists() and old_store(out).exists():  # an addition was killed as it took over
         old_store(out).rename(out)
     if not append:
@@ -176,6 +171,19 @@ def _outside(key: Path, out: Path) -> Path:
     if key.resolve().is_relative_to(out.resolve()):
         raise ConfigError(f"the key {key} would lie in the store {out}. Keep it outside.")
     return key
+
+
+def _find(
+    sources: Sequence[Path], table: Labels | None, job: Job, staff: Staff, *, before: Store | None
+) -> tuple[list[Unit], dict[str, int], list[Refusal]]:
+    """What is converted together, the table's rows of files, and what stays out already."""
+    entries, refusals = look(sources)
+    paths = {one.name: one.path / (one.member or "") for one in entries}
+    rows = match_files(table, paths) if table is not None and table.form == ("file",) else {}
+    units, not_read = units_of(entries, staff)
+    if table is not None:
+        check_labels(units, job, table, rows, before=before)
+    return units, rows, [*refusals, *not_read]
 
 
 def look(sources: Sequence[Path]) -> tuple[list[Entry], list[Refusal]]:

@@ -82,6 +82,8 @@ def read_labels(path: Path) -> Labels:
     if clash:
         raise LabelError(f"{path}: {', '.join(clash)} is a column of every store. Rename it.")
     _check_splits(path, text)
+    if form == ("file",):
+        text = text.with_columns(pl.col("file").map_elements(_as_path, return_dtype=pl.String))
     twice = text.with_row_index("row", 1).group_by(form, maintain_order=True).agg("row")
     twice = twice.filter(pl.col("row").list.len() > 1)
     if len(twice):
@@ -121,11 +123,8 @@ def match_files(labels: Labels, files: dict[str, Path]) -> dict[str, int]:
     Raises:
         LabelError: A cell fits several files, or none of the cells fits any.
     """
-    rows = {
-        PurePosixPath(cell.replace("\\", "/")).as_posix().lstrip("/"): row
-        for cell, row in zip(labels.table["file"], labels.table["row"], strict=True)
-        if cell
-    }
+    rows = dict(zip(labels.table["file"], labels.table["row"], strict=True))
+    rows.pop(None, None)
     found: dict[str, int] = {}
     takers: dict[int, list[str]] = defaultdict(list)
     for name, path in files.items():
@@ -244,20 +243,26 @@ def _read_text(path: Path) -> pl.DataFrame:
         raise LabelError(f"{path} cannot be read as a table: {reason}.") from None
     if not len(table):
         raise LabelError(f"{path} has no rows.")
+    blank = pl.all().str.strip_chars() == ""
+    table = table.select(pl.when(~blank).then(pl.all()))
     return table.rename({name: name.strip() for name in table.columns})
 
 
 def _check_splits(path: Path, text: pl.DataFrame) -> None:
     if "split" not in text.columns:
         return
-    odd = sorted({one for one in text["split"].drop_nulls() if one and one not in SPLITS})
-    if odd:
-        raise LabelError(f"{path}: split {odd[0]!r} is not allowed; give {', '.join(SPLITS)}.")
+    odd = text.with_row_index("row", 1).filter(~pl.col("split").is_in(SPLITS))
+    if len(odd):
+        raise LabelError(
+            f"{path}: the split is like {_form(odd['split'][0])} in the "
+            f"{rows_named(odd['row'].to_list())} (a is a letter, 0 a digit); give "
+            f"{', '.join(SPLITS)}, or nothing."
+        )
     if "patient" not in text.columns:
         return
     sides = (
         text.with_row_index("row", 1)
-        .filter(pl.col("split").is_in(SPLITS))
+        .filter(pl.col("split").is_in(SPLITS), pl.col("patient").is_not_null())
         .group_by("patient", "split", maintain_order=True)
         .agg(pl.col("row").first())
         .group_by("patient", maintain_order=True)
@@ -270,6 +275,11 @@ def _check_splits(path: Path, text: pl.DataFrame) -> None:
             f"{rows_named(torn['row'][0].to_list())} in {' and '.join(torn['split'][0])}. Give "
             "every patient one split."
         )
+
+
+def _as_path(cell: str) -> str:
+    """A file's name as this program writes names, so that one file has one name."""
+    return PurePosixPath(cell.replace("\\", "/")).as_posix().lstrip("/")
 
 
 def _forms(names: Iterable[str]) -> list[str]:
