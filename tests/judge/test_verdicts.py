@@ -85,6 +85,23 @@ def test_a_primary_contrast_that_holms_p_does_not_carry_is_undecided():
     assert next(verdicts([found], PRIMARY)).verdict == "undecided"
 
 
+@pytest.mark.parametrize(
+    ("p", "told", "verdict"),
+    [
+        (0.0497, "p = 0.0497.", "supported"),
+        (0.04999, "p = 0.04999.", "supported"),
+        (0.05, "p = 0.050.", "undecided"),
+        (0.0502, "p = 0.050.", "undecided"),
+        (0.0123, "p = 0.012.", "supported"),
+    ],
+)
+def test_a_p_value_is_printed_on_its_side_of_the_level(p, told, verdict):
+    found = replace(answer("difference", "scratch", 0.1, 0.02), p_holm=p)
+    first = next(iter(verdicts([found], PRIMARY)))
+    assert first.verdict == verdict
+    assert told in first.because
+
+
 def test_numbers_without_an_interval_are_undecided_for_their_reason():
     found = Answer(
         "difference", "bleed", "fair", "slice", "auc", "spark", "scratch", 0.1,

@@ -17,7 +17,8 @@ from hounsfield.models.backbone import create
 from hounsfield.seeding import seed_of
 from hounsfield.study import frozen, worker
 from hounsfield.study.config import Paper
-from hounsfield.study.features import kept
+from hounsfield.study.controls import BINS
+from hounsfield.study.features import drop_others, kept, place, size_bytes
 from hounsfield.study.images import read
 from hounsfield.study.paper import Epochs, Falling, _Thawing, paper
 from hounsfield.study.plan import plan
@@ -100,6 +101,21 @@ def test_features_are_computed_once_for_all_fractions(study, tmp_path, monkeypat
         one = Worker(planned, tmp_path)
         assert {one.run(cell).status for cell in half} == {"done"}
     assert len(calls) == 1
+
+
+def test_features_that_no_cell_needs_are_dropped_and_all_others_counted(study, tmp_path):
+    planned = plan(study(arms=["scratch", "histogram"], protocols=["linear"], repeats=2))
+    images = len(planned.tasks["lesion"].images)
+    length = create("resnet10_tiny").embed_dim
+    assert size_bytes(planned, tmp_path) == 4 * images * (2 * length + BINS)  # chance, twice
+    mine = place(next(cell for cell in planned.cells if cell.arm == "histogram"), tmp_path)
+    other = mine.with_name("of_an_older_plan.npz")
+    for path in (mine, other):
+        kept(path, lambda: np.zeros((images, BINS), dtype=np.float32))
+    drop_others(planned, tmp_path)
+    assert mine.exists()
+    assert not other.exists()
+    assert size_bytes(planned, tmp_path) == 4 * images * 2 * length
 
 
 def test_damaged_features_are_computed_anew(tmp_path):

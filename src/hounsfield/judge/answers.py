@@ -30,6 +30,11 @@ ALPHA = 0.05
 PRIMARY_METRIC = "auc"  # the only one with p-values
 
 
+def decimals(p: float) -> int:
+    """How many decimals, three or more, keep a p-value on its own side of `ALPHA`."""
+    return next(digits for digits in range(3, 18) if (round(p, digits) < ALPHA) == (p < ALPHA))
+
+
 @dataclass(frozen=True)
 class Answer:
     """A number: one row of `results.parquet`.

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hounsfield.judge.answers import ALPHA, Answer
+from hounsfield.judge.answers import ALPHA, Answer, decimals
 from hounsfield.judge.declared import Primary
 from hounsfield.judge.questions import reach
 
@@ -75,8 +75,9 @@ def _better(primary: Primary, found: Answer | None) -> Verdict:
     else:
         if found.p_holm < ALPHA:
             outcome = "supported" if found.estimate > 0 else "contradicted"
-        p = f"p = {found.p_holm:.3f}" if found.p_holm >= 0.001 else "p < 0.001"
-        because = f"the difference is {_said(found)}, Holm-adjusted {p}."
+        p = found.p_holm
+        p_told = f"p = {p:.{decimals(p)}f}" if p >= 0.001 else "p < 0.001"
+        because = f"the difference is {_said(found)}, Holm-adjusted {p_told}."
         if outcome == "undecided":
             because += _could_have_seen(found)
     share = f"{primary.fraction:.0%}"

@@ -5,6 +5,8 @@ import math
 import re
 from collections.abc import Sequence
 
+from hounsfield.judge.answers import decimals
+
 METRICS = {
     "auc": "AUC",
     "balanced_accuracy": "balanced accuracy",
@@ -79,10 +81,10 @@ def interval(
 
 
 def p_value(p: float | None) -> str:
-    """`0.043`, `< 0.001`, or a dash."""
+    """`0.043`, `0.0497` (below 0.05), `< 0.001`, or a dash."""
     if p is None or not math.isfinite(p):
         return DASH
-    return f"<{NARROW}0.001" if p < 0.001 else f"{p:.3f}"
+    return f"<{NARROW}0.001" if p < 0.001 else f"{p:.{decimals(p)}f}"
 
 
 def span(values: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hounsfield.judge.answers import ALPHA
 from hounsfield.judge.power import smallest_effect, typical
 from hounsfield.models.backbone import create
 from hounsfield.study.classifier import Classifier, predict
@@ -26,7 +27,6 @@ from hounsfield.train.pretrain import pretrain
 
 FEW_STEPS, MORE_STEPS = 2, 8
 LOOKED_AT = 256
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""What frozen networks see in a task's images: looked at once, whichever process is first."""
+"""What frozen networks, and the histogram, see in a task's images: kept, so that cells share it.
+
+Processes that need the same at the same time may each look; they see, and write, the same.
+"""
 
 import io
 import zipfile
@@ -8,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hounsfield.files import write_whole
+from hounsfield.files import disk_errors, write_whole
 from hounsfield.models.backbone import create
+from hounsfield.study.config import HISTOGRAM
+from hounsfield.study.controls import BINS
 from hounsfield.study.frozen import PROTOCOLS
 from hounsfield.study.hashes import hash_of
 from hounsfield.study.plan import WITHOUT_NETWORK, Cell, Plan
@@ -42,10 +47,32 @@ def kept(path: Path, look: Callable[[], NDArray[np.float32]]) -> NDArray[np.floa
 
 def size_bytes(plan: Plan, folder: Path) -> int:
     """What the files that are not there yet will take."""
-    networks = (cell for cell in plan.cells if cell.kind not in WITHOUT_NETWORK)
-    frozen = [cell for cell in networks if cell.protocol in PROTOCOLS]
-    images = {place(cell, folder): len(plan.tasks[cell.task].images) for cell in frozen}
-    if not images:
-        return 0
     length = create(plan.config.backbone).embed_dim
-    return sum(4 * length * count for path, count in images.items() if not path.exists())
+    return sum(
+        4 * (BINS if cell.arm == HISTOGRAM else length) * len(plan.tasks[cell.task].images)
+        for path, cell in _needed(plan, folder).items()
+        if not path.exists()
+    )
+
+
+def drop_others(plan: Plan, folder: Path) -> None:
+    """Remove what no cell of the plan needs any more: it can be looked at anew.
+
+    Raises:
+        DiskError: A file cannot be removed.
+    """
+    needed = _needed(plan, folder)
+    for path in (folder / "features").glob("*.npz"):
+        if path not in needed:
+            with disk_errors(path):
+                path.unlink()
+
+
+def _needed(plan: Plan, folder: Path) -> dict[Path, Cell]:
+    """The files that the plan's cells share, and one of the cells of each."""
+    return {
+        place(cell, folder): cell
+        for cell in plan.cells
+        if cell.arm == HISTOGRAM
+        or (cell.kind not in WITHOUT_NETWORK and cell.protocol in PROTOCOLS)
+    }

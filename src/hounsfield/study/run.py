@@ -228,6 +228,7 @@ def _tidy(plan: Plan, out: Path) -> None:
     for path in sorted(aside.iterdir()):
         if path.name in wanted:
             _move(path, cells)
+    features.drop_others(plan, out)
 
 
 def _move(path: Path, folder: Path) -> None:

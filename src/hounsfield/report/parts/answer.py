@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hounsfield.judge.answers import ALPHA
 from hounsfield.report import words
 from hounsfield.report.points import PRIMARY, Point, both_ways, main_level, main_protocol, points
 from hounsfield.report.study_folder import Study
@@ -91,7 +92,7 @@ def _sentence(names: tuple[str, str], arm: Point, base: Point, gap: Point | None
         end = f"so {names[0]} is worse"
     else:
         end = "so the two cannot be told apart"
-    if gap.p_holm is not None and (gap.low > 0 or gap.high < 0) and gap.p_holm >= 0.05:
+    if gap.p_holm is not None and (gap.low > 0 or gap.high < 0) and gap.p_holm >= ALPHA:
         end = "which does not stand once all declared comparisons are counted"
     return f"{start}; {said}, {end}{judged}."
 
