@@ -98,8 +98,11 @@ def test_what_killed_writers_left_goes_from_every_folder_below(tmp_path: Path) -
     (tmp_path / "pictures/.whole.1234abcd.part").mkdir(parents=True)
     (tmp_path / "pictures/.a.png.1234abcd.part").write_bytes(b"torn")
     (tmp_path / "pictures/.a.png.part").write_bytes(b"somebody else's")
-    sweep(tmp_path)
-    assert [path.name for path in tmp_path.rglob("*")] == ["pictures", ".a.png.part"]
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/.a.png.1234abcd.part").write_bytes(b"at work")
+    sweep(tmp_path, but="report")
+    kept = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.part")}
+    assert kept == {"pictures/.a.png.part", "report/.a.png.1234abcd.part"}
 
 
 def test_a_place_below_a_file_is_bad_input(tmp_path: Path) -> None:

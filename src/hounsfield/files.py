@@ -124,15 +124,18 @@ def _amount(n_bytes: int) -> str:
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
 
 
-def sweep(folder: Path, name: str | None = None) -> None:
+def sweep(folder: Path, name: str | None = None, *, but: str | None = None) -> None:
     """Remove what writers that were killed have left of `name` in `folder`, or of all below it.
 
-    The caller holds the lock of what is written there, so that no writer is at work.
+    The caller holds the lock of what is written there, so that no writer is at work; `but` is a
+    folder in it with a lock of its own.
     """
     torn_name = re.compile(_TORN.format(name=".+" if name is None else re.escape(name)))
     find = folder.rglob("*") if name is None else folder.glob(".*")
     with disk_errors(folder):
         for torn in [path for path in find if torn_name.fullmatch(path.name)]:
+            if torn.relative_to(folder).parts[0] == but:
+                continue
             if torn.is_dir():
                 shutil.rmtree(torn, ignore_errors=True)
             else:

@@ -11,6 +11,7 @@ import pytest
 from fake_study import FakeTask, fake_study
 
 from hounsfield.errors import InputError
+from hounsfield.lock import held
 from hounsfield.report import make, words
 from hounsfield.report.checklist import ITEMS, checklist
 from hounsfield.report.make import report
@@ -169,6 +170,22 @@ def test_new_cells_are_judged_before_they_are_reported(tmp_path: Path) -> None:
     study = fake_study(tmp_path / "study", judged=False, rich=False, fractions=(1.0, 0.5))
     report(study)
     assert (study / "results.parquet").is_file()
+
+
+def test_a_study_at_work_is_reported_as_far_as_it_is_and_its_folder_left_to_it(
+    tmp_path: Path,
+) -> None:
+    folder = fake_study(tmp_path / "study", judged=False, rich=False, fractions=(1.0, 0.5))
+    (folder / "report").mkdir()
+    (folder / "report/.report.html.1234abcd.part").write_text("torn")
+    with held(folder):
+        before = sorted(folder.iterdir())
+        report(folder)
+        assert sorted(folder.iterdir()) == before
+    numbers = pl.read_parquet(folder / "report/results.parquet")
+    assert not list(folder.rglob("*.part"))
+    report(folder)
+    assert numbers.equals(pl.read_parquet(folder / "results.parquet"))
 
 
 def test_cells_that_came_back_are_judged_and_those_that_did_not_change_are_not(

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -16,13 +17,15 @@ from hounsfield.errors import (
     InterruptedRun,
     MemoryShortError,
     OutputError,
+    StoreError,
     WorkerError,
 )
-from hounsfield.study import parallel
+from hounsfield.study import parallel, worker
 from hounsfield.study import run as running
 from hounsfield.study.plan import plan
 from hounsfield.study.run import run
-from hounsfield.study.worker import Worker
+from hounsfield.study.worker import Ended, Worker
+from hounsfield.train.log import bar_over
 from hounsfield.train.reconstruct import HIDDEN
 
 SPARK = {
@@ -229,6 +232,75 @@ def test_a_pretraining_whose_process_dies_costs_its_own_cells_alone(study, tmp_p
     assert reason.startswith("the pre-training spark failed: its process died (signal SIGKILL)")
     assert outcome.machine_failed
     assert len(list(tmp_path.glob("cells/*/scores.parquet"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "machine"),
+    [
+        (MemoryShortError("out of memory."), "out of memory.", True),
+        (StoreError("it changed."), "it changed.", False),
+        (RuntimeError("a cosmic ray"), "RuntimeError: a cosmic ray", False),
+    ],
+)
+def test_whatever_ends_a_pretraining_costs_its_own_cells_alone(
+    study, tmp_path, monkeypatch, error, told, machine
+):
+    def broken(*_anything, **_more):
+        raise error
+
+    monkeypatch.setattr(worker, "pretrain", broken)
+    monkeypatch.setattr(Worker, "_run", lambda self, cell: Ended(cell.hash, "done", "", 0.0))
+    planned = plan(study(arms=["spark", "scratch"], pretrain=SPARK, repeats=1, fractions=[1.0]))
+    outcome = run(planned, tmp_path)
+    ((place, reason),) = outcome.failed
+    assert place.startswith("spark on lesion")
+    assert reason == f"the pre-training spark failed: {told}"
+    assert outcome.machine_failed == machine
+
+
+def test_one_part_has_the_threads_of_all_jobs(study, tmp_path, monkeypatch):
+    given = []
+
+    def hand(plan, folder, *, threads):
+        given.append(threads)
+        raise InterruptedRun
+
+    monkeypatch.setattr(parallel, "_Hand", hand)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 12)
+    planned = plan(study(repeats=1))
+    for parts in (planned.cells[:1], planned.cells):
+        with pytest.raises(InterruptedRun), bar_over(None, total=1, done=0) as bar:
+            next(parallel.side_by_side(planned, tmp_path, parts, jobs=4, bar=bar))
+    assert given == [12, 6]
+
+
+def test_all_processes_are_told_to_end_before_one_is_waited_for():
+    calls = []
+
+    def hand(number):
+        process = SimpleNamespace(
+            terminate=lambda: calls.append(("end", number)),
+            join=lambda: calls.append(("wait", number)),
+        )
+        return SimpleNamespace(process=process, pipe=SimpleNamespace(close=lambda: None))
+
+    parallel._dismiss([hand(1), hand(2)])
+    assert calls == [("end", 1), ("end", 2), ("wait", 1), ("wait", 2)]
+
+
+@pytest.mark.parametrize(("device", "beside"), [("cpu", 4), ("cuda", 1)])
+def test_pretrainings_on_a_gpu_run_one_after_another(study, tmp_path, monkeypatch, device, beside):
+    given = []
+
+    def ran(*_anything, jobs, **_more):
+        given.append(jobs)
+        return iter(())
+
+    monkeypatch.setattr(running, "_run", ran)
+    theirs = {"spark": {**SPARK["spark"], "device": device}}
+    planned = plan(study(arms=["spark"], pretrain=theirs, device="cpu"))
+    running._pretrain(planned, tmp_path, jobs=4)
+    assert given == [beside]
 
 
 def test_ctrl_c_keeps_what_is_finished(study, tmp_path, monkeypatch):

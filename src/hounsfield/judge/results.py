@@ -54,11 +54,15 @@ class Results:
     left_out: tuple[LeftOut, ...]
 
 
-def judge(folder: Path) -> Results:
-    """The numbers of the study in `folder`, also written there; finished cells are enough.
+def judge(folder: Path, out: Path | None = None) -> Results:
+    """The numbers of the study in `folder`; finished cells are enough.
+
+    Args:
+        folder: Of the study; the caller holds its lock where the numbers are written there.
+        out: The folder where they are also written; the study's without it.
 
     Raises:
-        DiskError: The folder is not writable.
+        DiskError: `out` is not writable.
         InputError: `folder` is not a study's.
         LeakError: A test patient stands in two folds.
     """
@@ -81,7 +85,7 @@ def judge(folder: Path) -> Results:
         verdicts=tuple(verdicts(found, known.primary)) if known.primary else (),
         left_out=tuple(left_out),
     )
-    _write(folder, results, judged)
+    _write(out or folder, results, judged)
     return results
 
 

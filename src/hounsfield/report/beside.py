@@ -15,6 +15,7 @@ from hounsfield.report.methods import methods
 from hounsfield.report.study_folder import Study
 
 FILES = {"level": "values", "labels_saved": "labels_saved"}  # names that are no kind's plural
+BESIDE = ("results.parquet", "methods.md")
 PPI = 300  # of the PNGs; a figure is 420 px of 1/72 inch wide
 
 

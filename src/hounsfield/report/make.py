@@ -1,14 +1,17 @@
 """`report(folder, out)`: from stored results to a page, in seconds, without torch."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hounsfield import __version__
-from hounsfield.files import write_text
+from hounsfield.errors import BusyError
+from hounsfield.files import sweep, write_text
 from hounsfield.judge.results import is_judged, judge
 from hounsfield.lock import held
 from hounsfield.report import html, words
-from hounsfield.report.beside import write_beside
+from hounsfield.report.beside import BESIDE, write_beside
 from hounsfield.report.html import Section
 from hounsfield.report.parts import (
     curves,
@@ -57,14 +60,29 @@ def report(folder: Path, out: Path | None = None) -> Path:
     """
     out = out or folder / "report"
     with held(out):
-        if any(folder.glob("cells/*/cell.json")) and not is_judged(folder):
-            judge(folder)
-        study = read(folder)
+        for name in (PAGE, *BESIDE):
+            sweep(out, name)
+        study = _judged(folder)
         style = file_style(study.arms)
         figures = [figure for make in SECTIONS for figure in make(study, style).figures]
         write_beside(study, figures, out)
         write_text(out / PAGE, page_of(study))  # last: a page is there only when all else is
     return out / PAGE
+
+
+def _judged(folder: Path) -> Study:
+    """The study with the numbers of its cells as they are now.
+
+    They are also written into its folder, unless a study is at work there: it judges in the end.
+    """
+    if is_judged(folder) or not any(folder.glob("cells/*/cell.json")):
+        return read(folder)
+    with suppress(BusyError), held(folder):
+        judge(folder)
+        return read(folder)
+    with TemporaryDirectory() as place:
+        judge(folder, Path(place))
+        return read(folder, Path(place))
 
 
 def page_of(study: Study) -> str:

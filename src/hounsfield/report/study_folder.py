@@ -143,8 +143,12 @@ class Study:
         return count_of(self.facts.get("cells")) or every
 
 
-def read(folder: Path) -> Study:
+def read(folder: Path, judged: Path | None = None) -> Study:
     """The study in `folder`.
+
+    Args:
+        folder: What `hounsfield study` wrote.
+        judged: Where its numbers lie; in `folder` without it.
 
     Raises:
         InputError: There is no readable `study.json`, so that this is no study folder.
@@ -152,7 +156,8 @@ def read(folder: Path) -> Study:
     facts = read_facts(folder)
     missing: list[str] = []
     cells = list(_cells(folder, missing))
-    results = _table(folder / "results.parquet", COLUMNS, missing)
+    judged = judged or folder
+    results = _table(judged / "results.parquet", COLUMNS, missing)
     known = {cell.arm for cell in cells} | set(results["arm"].drop_nulls().to_list())
     arms = _ordered(_names(facts.get("arms")), known)
     runs = [*_runs(folder / "pretrain", mapping(facts.get("pretrainings")), missing)]
@@ -165,8 +170,8 @@ def read(folder: Path) -> Study:
         protocols=_ordered(_names(facts.get("protocols")), {cell.protocol for cell in cells}),
         fractions=_fractions(facts, cells),
         results=results,
-        verdicts=_json_list(folder / "verdicts.json", missing),
-        left_out=_json_list(folder / "left_out.json", missing),
+        verdicts=_json_list(judged / "verdicts.json", missing),
+        left_out=_json_list(judged / "left_out.json", missing),
         cells=cells,
         runs=sorted(runs, key=lambda run: place.get(run.name, len(arms))),
         splits=_table(folder / "splits.parquet", {}, missing),

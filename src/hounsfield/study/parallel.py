@@ -49,7 +49,7 @@ def side_by_side(
         plan: What the parts are of.
         folder: The study's.
         parts: None of them needs another.
-        jobs: Processes; they share this process's threads.
+        jobs: Processes, as far as there are parts; they share this process's threads.
         bar: Where the lines go that the processes have to say.
 
     Raises:
@@ -57,15 +57,18 @@ def side_by_side(
         WorkerError: No process came up.
     """
     waiting = deque(parts)
+    jobs = min(jobs, len(parts))
+    hired: list[_Hand] = []
     with ExitStack() as stack:
+        stack.callback(_dismiss, hired)
         hands: dict[Connection, _Hand] = {}
 
         def hire() -> None:
             hand = _Hand(plan, folder, threads=max(1, torch.get_num_threads() // jobs))
-            stack.callback(hand.dismiss)
+            hired.append(hand)
             hands[hand.pipe] = hand
 
-        for _ in range(min(jobs, len(waiting))):
+        for _ in range(jobs):
             hire()
         while hands:
             for pipe in wait(list(hands)):
@@ -120,10 +123,14 @@ class _Hand:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return f"its process died ({how}); if memory ran out, use fewer --jobs"
 
-    def dismiss(self) -> None:
-        self.process.terminate()
-        self.process.join()
-        self.pipe.close()
+
+def _dismiss(hands: Sequence[_Hand]) -> None:
+    """End all at once: each saves first, and nobody waits for one after another."""
+    for hand in hands:
+        hand.process.terminate()
+    for hand in hands:
+        hand.process.join()
+        hand.pipe.close()
 
 
 def _serve(plan: Plan, folder: Path, pipe: Connection, threads: int) -> None:

@@ -22,7 +22,7 @@ from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.record import write_plan
 from hounsfield.study.worker import Ended, Worker
 from hounsfield.train import checkpoint
-from hounsfield.train.device import fabric
+from hounsfield.train.device import chosen
 from hounsfield.train.log import bar_over
 from hounsfield.train.pretrain import build
 
@@ -69,7 +69,7 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
     claim(plan, out)
     found = leakage.check(plan, out)
     with held(out):
-        sweep(out)
+        sweep(out, but="report")  # one may be written there meanwhile
         write_plan(plan, out, leaks=found)  # first, for it makes the folder ours
         leakage.keep(plan, out, found)
         _tidy(plan, out)
@@ -157,8 +157,11 @@ def _pretrain(plan: Plan, out: Path, *, jobs: int) -> dict[str, Ended]:
     """
     every = plan.pretrainings
     todo = [one for one in every.values() if not is_finished(out, one)]
-    large = any(one.config.processes > 1 for one in todo)
-    beside = jobs if fabric(plan.config.device).device.type == "cpu" and not large else 1
+    small = all(
+        one.config.processes == 1 and chosen(one.config.device, one.config.precision)[0] == "cpu"
+        for one in todo
+    )
+    beside = jobs if small else 1
     broken = {}
     label = "pre-trainings" if beside > 1 else None  # alone, each shows a bar of its own
     for ended in _run(plan, out, todo, of=len(every), jobs=beside, label=label):

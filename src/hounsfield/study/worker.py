@@ -81,6 +81,8 @@ class Worker:
     def run(self, part: Pretraining | Cell) -> Ended:
         """Run a pre-training or a cell into its folder; a failed cell is written there too.
 
+        Whatever else goes wrong costs this part alone, and is told with how it ended.
+
         Raises:
             DiskError: The folder cannot be written.
             InterruptedRun: The user stopped the work.
@@ -99,8 +101,10 @@ class Worker:
         status, reason, code = "done", "", 0
         try:
             pretrain(one.config, self.folder / "pretrain" / one.hash, rows=one.rows())
-        except TrainingError as error:
-            status, reason, code = "failed", str(error), error.exit_code
+        except (DiskError, InterruptedRun):
+            raise
+        except Exception as error:
+            status, (reason, code) = "failed", _told(error)
         return Ended(one.hash, status, reason, time.perf_counter() - started, code)
 
     def _run(self, cell: Cell) -> Ended:
@@ -114,10 +118,8 @@ class Worker:
             status, reason = ("unfinished" if trained.unfinished else "done"), trained.unfinished
         except (DiskError, InterruptedRun):
             raise
-        except HounsfieldError as error:
-            reason, code = str(error), error.exit_code
         except Exception as error:
-            reason, code = f"{type(error).__name__}: {error}", TrainingError.exit_code
+            reason, code = _told(error)
         wall_s, device = time.perf_counter() - started, kind_of(self.fabric.device)
         ended = Ended(cell.hash, status, reason, wall_s, code, device)
         self._write(cell, ended, trained, tables)
@@ -201,6 +203,13 @@ class Worker:
             for name, rows in tables.items():
                 rows.write_parquet(folder / f"{name}.parquet")
             write_json(folder / "cell.json", _facts(cell, self.plan, ended, trained))
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """The reason and the exit code of a part that failed."""
+    if isinstance(error, HounsfieldError):
+        return str(error), error.exit_code
+    return f"{type(error).__name__}: {error}", TrainingError.exit_code
 
 
 def labels_of(task: Task, split: Split) -> Labels:
