@@ -77,11 +77,13 @@ def test_names_of_files_stay_beside_the_key(
 ) -> None:
     folder, key, out = scan(3), tmp_path / "keys" / "key", tmp_path / "p.csv"
     (folder / "notes.txt").write_text("hello")
+    (tmp_path / "keys" / "key.refused").mkdir(parents=True)
     tally = predict(classifier.folder, [tmp_path / "scans"], out, key=key)
     scored = {row["file"] for row in rows(out) if row["level"] == "slice"}
     refused = {row["file"] for row in rows(tmp_path / "p.refused.csv")}
     assert tally.names is not None
     assert tally.names.is_relative_to(key.parent)
+    assert tally.names.parent.stat().st_mode & 0o077 == 0
     told = {row["file"]: row["name"] for row in rows(tally.names)}
     assert {told[file] for file in scored} == {f"new03/{z:03d}.dcm" for z in range(6)}
     assert {told[file] for file in refused} == {"new03/notes.txt"}

@@ -2,7 +2,9 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,10 +17,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hounsfield.cli import app
+from hounsfield.data import assemble as assemble_module
 from hounsfield.data import ingest as ingest_module
+from hounsfield.data.archive import Entry, walk
+from hounsfield.data.assemble import assemble
+from hounsfield.data.convert import Job, Unit
+from hounsfield.data.dicom_headers import read_headers
 from hounsfield.data.info import describe, lines, write_montage
-from hounsfield.data.ingest import ingest
+from hounsfield.data.ingest import ingest, units_of
+from hounsfield.data.keys import Keys
 from hounsfield.data.phantom import phantom
+from hounsfield.data.resample import Shape
 from hounsfield.data.store import Store
 from hounsfield.errors import ConfigError, DiskError, InputError, LabelError, LeakError, OutputError
 from hounsfield.lock import held
@@ -261,11 +270,12 @@ def test_an_ingest_killed_once_its_store_was_there_is_ended_by_the_same_command(
     shutil.copytree(archive / "PHANTOM-0000", source)
     (source / "notes.txt").write_text("no scan here")
 
-    def stop(*_: object, **__: object) -> None:
+    def stop_after_assembly(*given: Any, **more: Any) -> None:
+        assemble(*given, **more)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ingest_module, "write_names", stop)
+        patch.setattr(ingest_module, "assemble", stop_after_assembly)
         with pytest.raises(KeyboardInterrupt):
             ingest([source], out, size=32, key=key)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -276,6 +286,46 @@ def test_an_ingest_killed_once_its_store_was_there_is_ended_by_the_same_command(
     assert not list(tmp_path.glob(".store*"))
     with pytest.raises(OutputError, match="--append"):
         ingest([source], out, size=32, key=key)
+
+
+def test_the_names_of_refused_files_are_told_before_the_store_is_there(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(assemble_module, "_write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        ingest([archive], tmp_path / "store", size=32, key=tmp_path / "key")
+    (listing,) = (tmp_path / "key.refused").iterdir()
+    assert pl.read_csv(listing)["name"].to_list() == ["labels.csv"]
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_file_that_goes_between_looking_and_reading_is_refused(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(archive / "PHANTOM-0000" / "head", source)
+
+    def units_then_gone(*given: Any) -> Any:
+        units = units_of(*given)
+        (source / "003.dcm").unlink()
+        return units
+
+    monkeypatch.setattr(ingest_module, "units_of", units_then_gone)
+    flow = ingest([source], tmp_path / "store", size=32)
+    assert (flow.read, flow.refused) == (13, 1)
+    assert flow.refusals[0].file == "003.dcm"
+
+
+def test_a_volume_that_is_numbered_anew_is_another_part(archive: Path, tmp_path: Path) -> None:
+    (found, *_) = walk([archive / "PHANTOM-0000" / "head"])
+    assert isinstance(found, Entry)
+    (header,) = read_headers(found)
+    again = replace(header, series=f"{header.series}#2")
+    job = Job(Shape(32), Keys(None), tmp_path)
+    assert job.part_of(Unit("dicom", (header,))) != job.part_of(Unit("dicom", (again,)))
 
 
 def test_equal_names_in_two_sources_are_two_files(archive: Path, tmp_path: Path) -> None:

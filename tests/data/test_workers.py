@@ -3,7 +3,7 @@ from collections import deque
 import pytest
 from deadly import die_at_once, double
 
-from hounsfield.data.workers import Death, Staff
+from hounsfield.data.workers import Death, Staff, _Slate
 from hounsfield.errors import WorkerError
 
 
@@ -19,6 +19,20 @@ def test_a_death_and_a_hang_cost_their_task_and_name_their_file() -> None:
     assert deaths[4].file == "file 4"
     assert deaths[4].reason.startswith("its reader hung for ")
     assert len(deaths) == 2
+
+
+def test_a_new_file_is_never_seen_with_the_time_of_the_one_before() -> None:
+    slate = _Slate()
+    slate._since.value = -1e6
+    seen = []
+
+    class Seen:
+        def __setattr__(self, _name: str, _file: object) -> None:
+            seen.append(slate.seconds)
+
+    slate._file = Seen()
+    slate.write("1.dcm")
+    assert seen[0] < 1e6
 
 
 def test_what_is_added_on_the_way_is_done_too() -> None:

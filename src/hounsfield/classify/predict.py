@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ from hounsfield.classify.kept import Kept, load
 from hounsfield.classify.scans import Scan, scans
 from hounsfield.classify.units import LEVELS, Level, Pool
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
-from hounsfield.data.refused import names_beside
+from hounsfield.data.refused import names_beside, write_names
 from hounsfield.data.resample import Shape
 from hounsfield.data.volume import Refusal
 from hounsfield.errors import ReadError
@@ -136,7 +137,9 @@ def predict(
         tally.patients = len(pools)
         _write_refused(out, tally, keys)
         if tally.names is not None:
-            _write_names(tally.names, [*seen, *(one.file for one in tally.refused)], keys)
+            files = list(dict.fromkeys([*seen, *(one.file for one in tally.refused)]))
+            hashes = [keys("file", file) for file in files]
+            write_names(tally.names, pl.DataFrame({"file": hashes, "name": files}))
         if not tally.slices:
             raise ReadError(
                 f"no slice could be scored; {len(tally.refused)} files were refused, the first: "
@@ -214,12 +217,6 @@ def refused_file(out: Path) -> Path:
 def _write_refused(out: Path, tally: Tally, keys: Keys) -> None:
     rows = [(keys("file", one.file), one.status, one.reason) for one in tally.refused]
     write_text(refused_file(out), _csv([("file", "status", "reason"), *rows]))
-
-
-def _write_names(path: Path, files: Sequence[str], keys: Keys) -> None:
-    """Tell whoever has the key which file is which: names of files may be names of people."""
-    rows = [(keys("file", file), file) for file in dict.fromkeys(files)]
-    write_text(path, _csv([("file", "name"), *rows]))
 
 
 def _csv(rows: Sequence[tuple[str, ...]]) -> str:

@@ -32,6 +32,7 @@ class Entry(NamedTuple):
         path: The file on the disk.
         kind: What its first bytes say that it is.
         n_bytes: Its size.
+        mtime_ns: When the file on the disk was changed last.
         member: The name inside the archive.
     """
 
@@ -39,6 +40,7 @@ class Entry(NamedTuple):
     path: Path
     kind: Kind
     n_bytes: int
+    mtime_ns: int
     member: str | None = None
 
     def read(self, n_bytes: int = -1) -> bytes:
@@ -59,7 +61,7 @@ class Entry(NamedTuple):
     @property
     def stamp(self) -> str:
         """A text that changes when the file changes."""
-        return f"{self.path}|{self.member}|{self.n_bytes}|{self.path.stat().st_mtime_ns}"
+        return f"{self.path}|{self.member}|{self.n_bytes}|{self.mtime_ns}"
 
 
 @lru_cache(maxsize=1)
@@ -115,9 +117,9 @@ def look_at(path: Path, name: str) -> Iterator[Entry | Refusal]:
         yield Refusal(name, "refused", f"cannot be opened ({error.strerror})")
         return
     if head.startswith(b"PK\x03\x04"):
-        yield from _look_inside(path, name, status.st_size)
+        yield from _look_inside(path, name, status)
         return
-    yield _entry(head, Entry(name, path, "dicom", status.st_size))
+    yield _entry(head, Entry(name, path, "dicom", status.st_size, status.st_mtime_ns))
 
 
 def _prefixes(sources: Sequence[Path]) -> list[str]:
@@ -139,22 +141,27 @@ def natural(name: str) -> tuple[tuple[int, str], ...]:
     )
 
 
-def _look_inside(path: Path, name: str, size: int) -> Iterator[Entry | Refusal]:
+def _look_inside(path: Path, name: str, status: os.stat_result) -> Iterator[Entry | Refusal]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             if members and all(member.filename.endswith(".npy") for member in members):
-                yield Entry(name, path, "medmnist", size)
+                yield Entry(name, path, "medmnist", status.st_size, status.st_mtime_ns)
                 return
             for member in sorted(members, key=lambda one: natural(one.filename)):
-                yield _look_at_member(archive, member, path, f"{name}/{member.filename}")
+                found = Entry(
+                    f"{name}/{member.filename}", path, "dicom", member.file_size,
+                    status.st_mtime_ns, member.filename,
+                )  # fmt: skip
+                yield _look_at_member(archive, member, found)
     except (*_BROKEN, ValueError) as error:
         yield Refusal(name, "refused", f"a broken zip archive ({type(error).__name__})")
 
 
 def _look_at_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, name: str
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, found: Entry
 ) -> Entry | Refusal:
+    name = found.name
     inside = PurePosixPath(member.filename.replace("\\", "/"))
     if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0]:
         return Refusal(name, "refused", "its name leads out of the archive")
@@ -172,7 +179,7 @@ def _look_at_member(
         return Refusal(name, "refused", f"cannot be unpacked ({type(error).__name__})")
     if head.startswith(b"PK\x03\x04"):
         return Refusal(name, "refused", "an archive inside an archive; unpack it first")
-    return _entry(head, Entry(name, path, "dicom", member.file_size, member.filename))
+    return _entry(head, found)
 
 
 def _entry(head: bytes, entry: Entry) -> Entry | Refusal:
@@ -183,7 +190,7 @@ def _entry(head: bytes, entry: Entry) -> Entry | Refusal:
         return Refusal(
             entry.name, "refused", f"{entry.n_bytes / 2**30:.1f} GiB; at most 2 are read"
         )
-    return Entry(entry.name, entry.path, kind, entry.n_bytes, entry.member)
+    return entry._replace(kind=kind)
 
 
 def sniff(head: bytes) -> Kind | None:

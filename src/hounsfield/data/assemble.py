@@ -17,7 +17,7 @@ from hounsfield.data.convert import images_of
 from hounsfield.data.identify import PART, check_splits, labelled, rank
 from hounsfield.data.keys import Keys
 from hounsfield.data.labels import Labels
-from hounsfield.data.refused import table
+from hounsfield.data.refused import names, table, write_names
 from hounsfield.data.resample import Shape
 from hounsfield.data.store import COLUMNS, REFUSED, Store, StoreWriter
 from hounsfield.data.volume import Refusal
@@ -45,7 +45,7 @@ class Flow:
         unmatched: Rows of the label table that match no slice; 1 is the first below the header.
         notes: What is odd about series that went in.
         refusals: Every file that did not go in, and every frame.
-        listing: The table that has these by name.
+        listing: The table that has these by name; beside a key it is there before the store is.
     """
 
     files: int
@@ -97,6 +97,8 @@ def assemble(
     )
     refused = sorted(set(refusals), key=lambda one: (one.file, one.reason))
     flow = _flow(slices, index, refused, notes, unmatched, listing)
+    if keys.key is not None and refused:
+        write_names(listing, names(refused, keys))
     if before is None or len(slices):
         _write(
             out,

@@ -82,7 +82,7 @@ class Job:
     def part_of(self, unit: Unit) -> Path:
         """The part's path without its endings."""
         items = [
-            f"{one.entry.stamp}#{one.frame}" if isinstance(one, Header) else one.stamp
+            f"{one.entry.stamp}#{one.frame}|{one.series}" if isinstance(one, Header) else one.stamp
             for one in unit.items
         ]
         decides = [

@@ -19,7 +19,7 @@ from hounsfield.data.convert import Job, Unit, convert, is_whole, read_headers
 from hounsfield.data.identify import check_labels
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
 from hounsfield.data.labels import Labels, match_files, read_labels
-from hounsfield.data.refused import names_beside, write_names
+from hounsfield.data.refused import names_beside
 from hounsfield.data.resample import Crop, Shape
 from hounsfield.data.series import Header, group
 from hounsfield.data.store import COLUMNS, Store
@@ -90,7 +90,7 @@ def ingest(
         parts, died = _convert(units, job, staff)
         if before is None:
             (staging / MARK).touch()
-        flow = assemble(
+        return assemble(
             out,
             parts,
             [*refusals, *died],
@@ -102,9 +102,6 @@ def ingest(
             class_folders=class_folders,
             listing=out / "refused.csv" if keep_ids else names_beside(key, out),
         )
-        if flow.refusals and not keep_ids:
-            write_names(flow.listing, flow.refusals, keys)
-    return flow
 
 
 @contextmanager

@@ -26,21 +26,26 @@ def table(refusals: Sequence[Refusal], keys: Keys) -> pl.DataFrame:
 
 
 def names_beside(key: Path, out: Path) -> Path:
-    """Where the names of the files are that the store `out` refused, outside of it."""
+    """Where the names of files are that the output `out` has the hashes of, outside of it."""
     place = hashlib.sha256(str(out.resolve()).encode()).hexdigest()
     return key.with_name(f"{key.name}.refused") / f"{out.name}-{place[:8]}.csv"
 
 
-def write_names(path: Path, refusals: Sequence[Refusal], keys: Keys) -> None:
-    """Add `refusals` to the table at `path`: what `refused.csv` has, and `name` for every file.
+def names(refusals: Sequence[Refusal], keys: Keys) -> pl.DataFrame:
+    """What `refused.csv` has, and `name` for every file."""
+    told = pl.DataFrame({"name": [one.file for one in refusals]}, schema={"name": pl.String})
+    return told.hstack(table(refusals, keys))
+
+
+def write_names(path: Path, told: pl.DataFrame) -> None:
+    """Add rows of text, which tell names, to the table at `path`; its folder is for its owner.
 
     Raises:
         DiskError: It cannot be written.
     """
-    names = pl.DataFrame({"name": [one.file for one in refusals]}, schema={"name": pl.String})
-    told = names.hstack(table(refusals, keys))
     with disk_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
         if path.exists():
-            told = pl.concat([pl.read_csv(path, schema=told.schema), told])
+            told = pl.concat([pl.read_csv(path, infer_schema=False), told], how="diagonal")
     write_text(path, told.unique(maintain_order=True).write_csv())

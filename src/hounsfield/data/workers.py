@@ -42,7 +42,8 @@ class _Slate:
         self._since = _SPAWN.RawValue("d")
 
     def write(self, file: str) -> None:
-        self._file.value, self._since.value = os.fsencode(file), time.monotonic()
+        self._since.value = time.monotonic()  # first, or the parent sees a new file that hangs
+        self._file.value = os.fsencode(file)
 
     @property
     def file(self) -> str:
