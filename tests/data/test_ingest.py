@@ -24,7 +24,7 @@ from hounsfield.data.assemble import assemble
 from hounsfield.data.convert import Job, Unit
 from hounsfield.data.dicom_headers import read_headers
 from hounsfield.data.info import describe, lines, write_montage
-from hounsfield.data.ingest import ingest, units_of
+from hounsfield.data.ingest import ingest, slices_of, units_of
 from hounsfield.data.keys import Keys
 from hounsfield.data.phantom import phantom
 from hounsfield.data.resample import Shape
@@ -286,6 +286,35 @@ def test_an_ingest_killed_once_its_store_was_there_is_ended_by_the_same_command(
     assert not list(tmp_path.glob(".store*"))
     with pytest.raises(OutputError, match="--append"):
         ingest([source], out, size=32, key=key)
+
+
+def test_a_part_that_a_dead_machine_has_emptied_is_made_again_and_room_asked_for_it_alone(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = archive / "PHANTOM-0000", tmp_path / "store"
+    ingest([source], tmp_path / "whole", size=32)
+    asked: list[int] = []
+    monkeypatch.setattr(ingest_module, "check_space", lambda _, n_bytes: asked.append(n_bytes))
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest_module, "assemble", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ingest([source], out, size=32)
+    emptied = next(tmp_path.glob(".store.ingest/*.i16"))
+    n_bytes = emptied.stat().st_size
+    emptied.write_bytes(bytes(n_bytes))
+    ingest([source], out, size=32)
+    assert asked == [2 * 26 * 2 * 32**2, 26 * 2 * 32**2 + n_bytes]
+    assert Store.open(out).hash == Store.open(tmp_path / "whole").hash
+
+
+def test_a_file_of_many_slices_asks_for_room_by_its_bytes() -> None:
+    scan = Entry("a.nii", Path("a.nii"), "nifti", 100 * 2 * 512**2 + 352, 0)
+    pictures = [Entry(name, Path(name), "image", 10**9, 0) for name in ("1.png", "2.png")]
+    assert slices_of([Unit("nifti", (scan,)), Unit("image", tuple(pictures))]) == 102
 
 
 def test_the_names_of_refused_files_are_told_before_the_store_is_there(

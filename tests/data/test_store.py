@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,25 @@ def test_equal_content_has_equal_hashes_and_one_changed_label_another(tmp_path: 
         for name, table in [("one", index), ("two", index), ("three", changed)]
     ]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_every_file_of_a_store_is_on_the_disk_before_the_store_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: set[str] = set()
+    to_disk = os.fsync
+
+    def see(descriptor: int) -> None:
+        place = Path(f"/proc/self/fd/{descriptor}").readlink()
+        assert not (tmp_path / "store").exists()
+        flushed.add(place.name if place.suffix != ".part" else place.name.split(".")[1])
+        to_disk(descriptor)
+
+    monkeypatch.setattr(os, "fsync", see)
+    index = pl.DataFrame({"patient": ["a"] * 3, "series": ["s"] * 3})
+    write_store(tmp_path / "store", np.zeros((3, 4, 4), np.int16), index, shard_bytes=64)
+    names = ["00000.npy", "00001.npy", "index.parquet", "refused.csv", "store"]
+    assert sorted(flushed) == names
 
 
 def test_a_row_beyond_the_end_is_refused(small_store: Store) -> None:

@@ -144,7 +144,7 @@ def predict(
             raise ReadError(
                 f"no slice could be scored; {len(tally.refused)} files were refused, the first: "
                 f"{tally.refused[0].reason if tally.refused else 'there are no files'}. "
-                f"See {refused_file(out)}."
+                f"See {refused_file(out)}, and remove it before you run the same command again."
             )
     return tally
 

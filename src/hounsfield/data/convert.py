@@ -1,8 +1,8 @@
 """What a worker does: read headers, or turn a unit of files into a part of the store on the disk.
 
 A part is two files in the staging folder, named by a hash of all that decides it: `KEY.i16` has
-the slices, `KEY.json`, written last, the rows of the index and the refusals. Neither is flushed to
-the disk: a part that is not whole, whatever the reason, is made again.
+the slices, `KEY.json`, written last, their checksum, the rows of the index and the refusals.
+Neither is flushed to the disk: a part that is not what was written is made again.
 """
 
 import hashlib
@@ -145,30 +145,37 @@ def convert(job: Job, unit: Unit, announce: Announce) -> Path:
     refusals: list[Refusal] = []
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
+    digest = hashlib.sha256()
     images.unlink(missing_ok=True)
     for stored, of_volume, said in _volumes(job, unit, refusals.append, announce):
+        content = np.ascontiguousarray(stored).data
+        digest.update(content)
         with disk_errors(images), images.open("ab") as file:
-            file.write(np.ascontiguousarray(stored).data)  # tofile hides what the disk said
+            file.write(content)  # tofile hides what the disk said
         rows += of_volume
         notes += said
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
     refused = [asdict(one) for one in refusals]
-    content = {"slices": len(rows), "rows": columns, "refused": refused, "notes": notes}
+    told = {
+        "slices": len(rows), "sha256": digest.hexdigest(), "rows": columns, "refused": refused,
+        "notes": notes,
+    }  # fmt: skip
     with disk_errors(part):
-        part.with_suffix(".json").write_text(json.dumps(content))
+        part.with_suffix(".json").write_text(json.dumps(told))
     return part
 
 
-def is_whole(part: Path, shape: Shape) -> bool:
+def is_whole(part: Path) -> bool:
     """Whether a worker has finished that part, and the disk has kept all of it."""
-    images = part.with_suffix(".i16")
     try:
-        slices = json.loads(part.with_suffix(".json").read_bytes())["slices"]
-        there = images.stat().st_size if slices else 0
+        told = json.loads(part.with_suffix(".json").read_bytes())
+        if not told["slices"]:
+            return True
+        with part.with_suffix(".i16").open("rb") as images:
+            return bool(hashlib.file_digest(images, "sha256").hexdigest() == told["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return bool(there == slices * 2 * shape.size**2)
 
 
 def images_of(part: Path, shape: Shape) -> NDArray[np.int16]:

@@ -8,7 +8,7 @@ An interrupted ingest finds its parts again. `assemble` makes the store from all
 import re
 import shutil
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from hounsfield.progress import bar
 
 HEADERS_A_TASK = 64
 IMAGES_A_TASK = 64
+BYTES_A_SLICE = {"nifti": 2 * 512**2, "itk": 2 * 512**2, "medmnist": 224**2}  # the usual largest
 MARK = "new"  # lies beside the parts from when they begin to become a store that was not there
 
 
@@ -85,9 +86,10 @@ def ingest(
         keys = Keys(None) if keep_ids else load_or_make(_outside(key, out))
         job = Job(shape, keys, staging, patient_pattern, class_folders is not None)
         units, rows, refusals = _find(sources, table, job, staff, before=before)
-        slices = sum(len(unit.items) for unit in units)
-        check_space(out, 2 * slices * 2 * shape.size**2)  # for the parts, and for the store
-        parts, died = _convert(units, job, staff)
+        there, tasks = _parts_there(units, job)
+        slices = slices_of(units) + slices_of(tasks)  # of the store, and of the parts it lacks
+        check_space(out, slices * 2 * shape.size**2)
+        parts, died = _convert(there, tasks, job, staff)
         if before is None:
             (staging / MARK).touch()
         return assemble(
@@ -237,18 +239,36 @@ def _read_headers(files: Sequence[Entry], staff: Staff) -> tuple[list[Header], l
     return sorted(headers, key=lambda one: (natural(one.entry.name), one.frame)), refusals
 
 
-def _convert(units: Sequence[Unit], job: Job, staff: Staff) -> tuple[list[Path], list[Refusal]]:
-    """The parts of all units, in their order, and the files that killed their readers."""
-    parts: list[tuple[Unit, Path]] = []
-    refusals: list[Refusal] = []
+def _parts_there(units: Sequence[Unit], job: Job) -> tuple[list[tuple[Unit, Path]], deque[Unit]]:
+    """The units with a part that an earlier run has made, and those that are left to do."""
+    there: list[tuple[Unit, Path]] = []
     tasks: deque[Unit] = deque()
     for unit in units:
         part = job.part_of(unit)
-        if is_whole(part, job.shape):
-            parts.append((unit, part))
+        if is_whole(part):
+            there.append((unit, part))
         else:
             tasks.append(unit)
-    with bar("series", total=len(units), done=len(parts)) as progress:
+    return there, tasks
+
+
+def slices_of(units: Iterable[Unit]) -> int:
+    """About how many slices units give: rather too few, so that no disk with room is refused."""
+    return sum(
+        max(unit.entries[0].n_bytes // BYTES_A_SLICE[unit.kind], 1)
+        if unit.kind in BYTES_A_SLICE
+        else len(unit.items)
+        for unit in units
+    )
+
+
+def _convert(
+    there: Sequence[tuple[Unit, Path]], tasks: deque[Unit], job: Job, staff: Staff
+) -> tuple[list[Path], list[Refusal]]:
+    """The parts of all units, in their order, and the files that killed their readers."""
+    parts = list(there)
+    refusals: list[Refusal] = []
+    with bar("series", total=len(there) + len(tasks), done=len(there)) as progress:
         for unit, outcome in staff.each(partial(convert, job), tasks):
             if not isinstance(outcome, Death):
                 parts.append((unit, outcome))

@@ -9,6 +9,7 @@ STORE/
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,6 +229,9 @@ class StoreWriter:
             (pl.DataFrame(schema=REFUSED) if refused is None else refused).write_csv(
                 self.folder / "refused.csv"
             )
+            for name in ("index.parquet", "refused.csv"):
+                with (self.folder / name).open("rb") as file:
+                    os.fsync(file.fileno())
         whole = StoreFacts(
             format_version=FORMAT_VERSION,
             version=__version__,
@@ -256,9 +260,11 @@ class StoreWriter:
             self._end_shard()
 
     def _end_shard(self) -> None:
-        """Put the number of rows into the header, for which numpy leaves room, and checksum."""
+        """Put the number of rows into the header, for which numpy leaves room; flush; checksum."""
         with disk_errors(self._shard), self._shard.open("r+b") as file:
             self._write_header(file)
+            file.flush()
+            os.fsync(file.fileno())
         shard = Shard(name=self._shard.name, rows=self._rows, sha256=_sha256(self._shard))
         self.shards.append(shard)
         self._rows = 0
