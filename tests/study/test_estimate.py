@@ -1,8 +1,10 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from hounsfield.study import estimate as estimating
 from hounsfield.study.estimate import Estimate, estimate, visible
 from hounsfield.study.plan import plan
 from hounsfield.study.run import run
@@ -26,6 +28,14 @@ def test_a_dry_run_counts_what_is_left_and_writes_nothing(study, tmp_path):
     assert "cells: 8, of which 8 are left\n  lesion, fair: scratch, spark; 4 cells each\n" in text
     assert "note: All repeats share one checkpoint per pre-trained arm" in text
     assert "with 4 test patients, 2 repeats and 1 comparisons" in text
+
+
+def test_each_group_of_a_dry_run_tells_how_many_cells_its_arms_have():
+    cells = [SimpleNamespace(task="lesion", protocol="fair", arm=arm)
+             for arm in ("theirs", "ours", "ours", "scratch", "scratch")]  # fmt: skip
+    theirs, ours = estimating._groups(SimpleNamespace(cells=cells))
+    assert theirs == ("lesion", "fair", ("theirs",), 1)
+    assert ours == ("lesion", "fair", ("ours", "scratch"), 2)
 
 
 def test_a_study_that_can_show_nothing_says_so():

@@ -51,6 +51,11 @@ def test_a_changed_setting_renames_only_the_cells_that_it_touches(study):
     assert hashes(before, arm="scratch") == hashes(decayed, arm="scratch")
     assert not hashes(before, arm="spark") & hashes(decayed, arm="spark")
 
+    seldom = {"spark": {**SPARK["spark"], "loop": {"tensorboard": False, "checkpoint_every": 7}}}
+    free = plan(study(arms=["scratch", "spark"], pretrain=seldom))
+    assert free.pretrainings.keys() == before.pretrainings.keys()
+    assert hashes(free) == hashes(before)
+
     longer = plan(study(budget={"steps": 21, "batch": 8, "lr": 0.01}))
     assert not hashes(before) & hashes(longer)
 

@@ -167,6 +167,18 @@ def test_going_on_from_a_run_starts_with_its_weights(store, tmp_path):
     np.testing.assert_array_equal(first["layer1.0.conv1.weight"], second["layer1.0.conv1.weight"])
 
 
+def test_the_weights_that_a_run_goes_on_from_are_known_by_what_is_in_them(store, tmp_path):
+    for seed in (0, 7):
+        pretrain(config(store, seed=seed, budget={"steps": 1}), tmp_path / f"first{seed}")
+    going_on = config(store, init=str(tmp_path / "first0"), budget={"steps": 1})
+    pretrain(going_on, tmp_path / "second")
+    moved = (tmp_path / "first0").rename(tmp_path / "moved")
+    pretrain(going_on.model_copy(update={"init": str(moved)}), tmp_path / "second")
+    (tmp_path / "first7").rename(tmp_path / "first0")
+    with pytest.raises(OutputError, match="differs in init"):
+        pretrain(going_on, tmp_path / "second")
+
+
 def test_the_weights_of_a_run_that_went_wrong_are_where_its_error_says(store, tmp_path):
     poisoned = config(store, method=f"{__name__}:Poisoned", budget={"steps": 9})
     with pytest.raises(DivergedError) as error:

@@ -7,8 +7,8 @@ from hounsfield.models.backbone import create
 from hounsfield.models.pretrained import Card, load_into
 from hounsfield.study.config import IMAGENET, StudyConfig
 from hounsfield.study.task import Task
+from hounsfield.train.run_folder import RANDOM
 
-RANDOM = "random"  # the start of a pre-training from nothing
 HARMLESS = "ImageNet"  # a corpus of this name holds no patients
 
 

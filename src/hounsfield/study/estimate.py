@@ -3,6 +3,7 @@
 import math
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Estimate:
     """What a plan costs and can show.
 
     Attributes:
-        groups: Task, protocol and arms of the plan's cells, and how many cells each arm has there.
+        groups: Task, protocol and arms of the plan's cells, and how many cells each of them has.
         cells, cells_left: All of the plan's, and those that are not finished.
         pretrainings_left: Runs that are not finished.
         pretrain_hours, cell_hours: Of what is left, on this machine, one after the other.
@@ -131,9 +132,12 @@ def visible(patients: int, repeats: int, comparisons: int, *, folds: int = 1) ->
 
 
 def _groups(plan: Plan) -> Iterator[tuple[str, str, tuple[str, ...], int]]:
-    for task, protocol in dict.fromkeys((cell.task, cell.protocol) for cell in plan.cells):
-        arms = [cell.arm for cell in plan.cells if (cell.task, cell.protocol) == (task, protocol)]
-        yield task, protocol, tuple(dict.fromkeys(arms)), arms.count(arms[0])
+    cells = Counter((cell.task, cell.protocol, cell.arm) for cell in plan.cells)
+    groups: dict[tuple[str, str, int], list[str]] = {}
+    for (task, protocol, arm), each in cells.items():
+        groups.setdefault((task, protocol, each), []).append(arm)
+    for (task, protocol, each), arms in groups.items():
+        yield task, protocol, tuple(arms), each
 
 
 def _in_words(hours: float) -> str:

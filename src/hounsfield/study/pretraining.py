@@ -17,6 +17,8 @@ from hounsfield.study.hashes import hash_of
 from hounsfield.study.partition import Splits
 from hounsfield.study.task import Task
 from hounsfield.train.pretrain import PretrainConfig, build
+from hounsfield.train.run_folder import FREE
+from hounsfield.train.training import LoopConfig
 
 RECIPE = 1  # counts changes of this code that change a result: what it made before is made anew
 
@@ -110,6 +112,7 @@ def pretraining(
     present = frozenset().union(*(store.index["patient"].to_list() for store in opened))
     without = tuple(sorted(never_seen & present))
     decides = parsed.model_dump(mode="json", exclude={"stores", "device"})
+    decides["loop"] |= {name: LoopConfig.model_fields[name].default for name in FREE}
     if init is not None:
         decides["init"] = init  # what is in it, wherever it lies
     facts = [RECIPE, decides, [store.hash for store in opened], without]

@@ -33,7 +33,7 @@ from hounsfield.train.loop import fit
 from hounsfield.train.optim import OptimConfig
 from hounsfield.train.papers import defaults
 from hounsfield.train.processes import launch
-from hounsfield.train.run_folder import CONFIG, Rows, Run
+from hounsfield.train.run_folder import CONFIG, RANDOM, Rows, Run
 from hounsfield.train.schedule import Budget, Schedule, steps_of
 from hounsfield.train.training import CHECKPOINTS, LoopConfig
 
@@ -76,7 +76,7 @@ class PretrainConfig(Config):
     backbone: str = "resnet50"
     channels: PositiveInt = 1
     image_size: PositiveInt = 224
-    init: str = "random"
+    init: str = RANDOM
     settings: Literal["small", "paper"] = "small"
     batch_size: PositiveInt
     budget: Budget
@@ -250,7 +250,7 @@ def build(config: PretrainConfig, *, corpus_size: int) -> Method:
     backbone = create(
         config.backbone, channels=config.channels, seed=seed_of(config.seed, "backbone")
     )
-    if config.init != "random":
+    if config.init != RANDOM:
         load_into(backbone, config.init)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "method"))

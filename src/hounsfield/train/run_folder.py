@@ -17,6 +17,7 @@ from hounsfield.data.store import Store
 from hounsfield.errors import OutputError
 from hounsfield.files import write_json, write_whole
 from hounsfield.methods.base import Method
+from hounsfield.models.weights_source import find
 from hounsfield.provenance import machine, origin
 from hounsfield.train.device import kind_of
 from hounsfield.train.loop import Fitted
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CONFIG, RUN, ENCODER = "config.json", "run.json", "encoder.safetensors"
+FREE = ("tensorboard", "checkpoint_every", "alarms")  # of the loop's settings: they do not decide
+RANDOM = "random"  # the start of a pre-training from nothing
 Rows = Mapping[str, NDArray[np.int64]]
 
 
@@ -48,12 +51,18 @@ class Run:
 
 
 def identity(config: Config, stores: Mapping[str, Store], chosen: Rows) -> dict[str, Any]:
-    """All that decides the outcome, plain: where a store lies and on what we run do not."""
+    """All that decides the outcome, plain: where a store lies and on what we run do not.
+
+    Raises:
+        WeightsError: The weights that it starts from are not there.
+    """
     values = config.model_dump(mode="json")
     for free in ("stores", "device"):
         del values[free]
-    for free in ("tensorboard", "checkpoint_every", "alarms"):
+    for free in FREE:
         del values["loop"][free]
+    if values["init"] != RANDOM:  # what is in it, wherever it lies
+        values["init"] = find(values["init"], backbone=values["backbone"])[0].sha256
     seen = [
         {
             "store": store.hash,
