@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pydicom
 import pytest
-from ct_files import picture
+from ct_files import picture, save, slice_of
 from deadly import convert_or_die, convert_some
 from PIL import Image
 from typer.testing import CliRunner
@@ -129,6 +129,29 @@ def test_an_addition_that_waits_for_another_adds_to_what_that_has_made(
     flow = ingest([archive / "PHANTOM-0002"], out, size=32, append=True)
     assert (flow.new, flow.slices, flow.patients) == (26, 78, 3)
     assert len(Store.open(out)) == 78
+
+
+def test_an_addition_continues_a_volume_and_merges_no_two(tmp_path: Path) -> None:
+    def scan(folder: str, kernel: str, heights: Sequence[float]) -> Path:
+        for z in heights:
+            ds = slice_of(picture(int(z)), z=z, ConvolutionKernel=kernel)
+            save(ds, tmp_path / folder / f"{z}.dcm")
+        return tmp_path / folder
+
+    out = tmp_path / "store"
+    ingest([scan("first", "B30f", (0.0, 2.0))], out, size=16, keep_ids=True)
+    for source in (
+        scan("goes_on", "B30f", (4.0, 6.0)),
+        scan("other", "B70f", (8.0, 10.0)),
+        scan("second_pass", "B30f", (0.0, 2.0)),
+    ):
+        ingest([source], out, size=16, keep_ids=True, append=True)
+    found = Store.open(out).index.select("series", "z", "z_mm", "kernel").sort("series", "z")
+    assert found.rows() == [
+        *(("1.2.3", z, 2.0 * z, "B30f") for z in range(4)),
+        *(("1.2.3#2", z, 8 + 2.0 * z, "B70f") for z in range(2)),
+        *(("1.2.3#3", z, 2.0 * z, "B30f") for z in range(2)),
+    ]
 
 
 def test_labels_that_match_nothing_end_before_anything_is_written(

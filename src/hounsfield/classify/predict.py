@@ -105,36 +105,17 @@ def predict(
         folder = None if heatmaps is None else outputs.enter_context(new_folder(heatmaps))
         kept = load(run, device=device)
         facts = kept.facts
-        shape = Shape(facts.slice_size, facts.grid_mm, facts.crop)
         key = key or default_key_file()
         keys = Keys(None) if keep_ids else load_or_make(key)
         tally = Tally(
             calibrated=tuple(facts.calibration), names=None if keep_ids else names_beside(key, out)
         )
-        seen: list[str] = []
-        pools: dict[str, Pool] = {}
+        found = scans(
+            sources, Shape(facts.slice_size, facts.grid_mm, facts.crop), keys,
+            workers=workers, patient_pattern=patient_pattern,
+        )  # fmt: skip
         write = outputs.enter_context(_table(out, facts.classes))
-        for scan in scans(sources, shape, keys, workers=workers, patient_pattern=patient_pattern):
-            if isinstance(scan, Refusal):
-                tally.refused.append(scan)
-                continue
-            reason = why_not(kept, scan)
-            if reason:
-                tally.refused += [Refusal(file, "refused", reason) for file in scan.files]
-                continue
-            logits = _logits(kept, scan)
-            probabilities = kept.probabilities(logits, "slice")
-            seen += scan.files
-            for row in _slice_rows(scan, probabilities, keys):
-                write(row)
-            pools.setdefault(scan.patient, Pool(facts.pool)).add(logits)
-            tally.slices += len(logits)
-            if folder is not None:
-                write_heatmaps(kept, scan, folder)
-        for patient, pool in pools.items():
-            row = kept.probabilities(pool.logits()[None], "patient")[0]
-            write(["patient", patient, "", "", "", pool.slices, *_rounded(row)])
-        tally.patients = len(pools)
+        seen = _score(kept, found, tally, keys, write, heatmaps=folder)
         _write_refused(out, tally, keys)
         if tally.names is not None:
             files = list(dict.fromkeys([*seen, *(one.file for one in tally.refused)]))
@@ -147,6 +128,40 @@ def predict(
                 f"See {refused_file(out)}, and remove it before you run the same command again."
             )
     return tally
+
+
+def _score(
+    kept: Kept,
+    found: Iterator[Scan | Refusal],
+    tally: Tally,
+    keys: Keys,
+    write: Callable[[list[Any]], object],
+    *,
+    heatmaps: Path | None,
+) -> list[str]:
+    """Write the rows of slices and of patients and count in `tally`; the files that were scored."""
+    files: list[str] = []
+    pools: dict[str, Pool] = {}
+    for scan in found:
+        if isinstance(scan, Refusal):
+            tally.refused.append(scan)
+            continue
+        reason = why_not(kept, scan)
+        if reason:
+            tally.refused += [Refusal(file, "refused", reason) for file in scan.files]
+            continue
+        logits = _logits(kept, scan)
+        files += scan.files
+        for row in _slice_rows(scan, kept.probabilities(logits, "slice"), keys):
+            write(row)
+        pools.setdefault(scan.patient, Pool(kept.facts.pool)).add(logits)
+        if heatmaps is not None:
+            write_heatmaps(kept, scan, heatmaps)
+    for patient, pool in pools.items():
+        likely = kept.probabilities(pool.logits()[None], "patient")[0]
+        write(["patient", patient, "", "", "", pool.slices, *_rounded(likely)])
+    tally.slices, tally.patients = len(files), len(pools)
+    return files
 
 
 def why_not(kept: Kept, scan: Scan) -> str:

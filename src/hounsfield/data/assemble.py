@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from hounsfield.data.keys import Keys
 from hounsfield.data.labels import Labels
 from hounsfield.data.refused import names, table, write_names
 from hounsfield.data.resample import Shape
+from hounsfield.data.series import SAME_MM
 from hounsfield.data.store import COLUMNS, REFUSED, Store, StoreWriter
 from hounsfield.data.volume import Refusal
 from hounsfield.errors import InputError
@@ -89,6 +91,7 @@ def assemble(
     if not len(slices) and before is None:
         raise _nothing(refusals)
     slices, unmatched = labelled(slices, labels, keys, rows_by_file, class_folders=class_folders)
+    slices = slices if before is None else _apart(slices, before.index, keys)
     index = _index(slices, before)
     check_splits(index)
     # A patient's slices without a label stand on the side of those with one.
@@ -153,6 +156,36 @@ def _without_copies(
         for file, old, source in gone.select("file", "there", "source").unique().rows()
     ]
     return fresh, refusals
+
+
+def _apart(slices: pl.DataFrame, before: pl.DataFrame, keys: Keys) -> pl.DataFrame:
+    """`slices`; volumes of a series in the store that they do not continue have names of their own.
+
+    One ingest tells the volumes of a series apart by their headers, which the store does not keep.
+    """
+    known = before.filter(pl.col("series").is_in(slices["series"].to_list()))
+    there = known.partition_by("series", as_dict=True)
+    taken = {*before["series"], *slices["series"]}
+    names: list[tuple[object, ...]] = []
+    for (part, series), volume in slices.group_by("part", "series", maintain_order=True):
+        if (series,) in there and not _continues(volume, there[series,]):
+            tries = (keys("series", f"{series}#{number}") for number in count(2))
+            names.append((part, series, next(name for name in tries if name not in taken)))
+            taken.add(names[-1][-1])
+    named = pl.DataFrame(
+        names, schema={"part": pl.Int64, "series": pl.String, "name": pl.String}, orient="row"
+    )
+    slices = slices.join(named, on=["part", "series"], how="left", maintain_order="left")
+    return slices.with_columns(pl.coalesce("name", "series").alias("series")).drop("name")
+
+
+def _continues(volume: pl.DataFrame, earlier: pl.DataFrame) -> bool:
+    """Whether slices share kernel and pixels with earlier ones, and no position."""
+    kind = ("kernel", "spacing_y_mm", "spacing_x_mm")
+    if not set(volume.select(kind).rows()) <= set(earlier.select(kind).rows()):
+        return False
+    new, old = (one["z_mm"].drop_nulls().to_numpy() for one in (volume, earlier))
+    return not bool((np.abs(new[:, None] - old) < SAME_MM).any())
 
 
 def _index(slices: pl.DataFrame, before: Store | None) -> pl.DataFrame:
