@@ -23,6 +23,7 @@ from hounsfield.errors import (
 from hounsfield.study import parallel, worker
 from hounsfield.study import run as running
 from hounsfield.study.plan import plan
+from hounsfield.study.record import CHANGED, write_plan
 from hounsfield.study.run import run
 from hounsfield.study.worker import Ended, Worker
 from hounsfield.train.log import bar_over
@@ -301,6 +302,29 @@ def test_pretrainings_on_a_gpu_run_one_after_another(study, tmp_path, monkeypatc
     planned = plan(study(arms=["spark"], pretrain=theirs, device="cpu"))
     running._pretrain(planned, tmp_path, jobs=4)
     assert given == [beside]
+
+
+def test_a_question_that_is_changed_once_scores_are_there_is_said_for_good(study, tmp_path):
+    def told(level):
+        asked = {"arm": "spark", "baseline": "scratch", "task": "lesion", "level": level}
+        planned = plan(study(arms=["scratch", "spark"], pretrain=SPARK, primary=asked))
+        write_plan(planned, tmp_path, leaks=[])
+        return CHANGED in json.loads((tmp_path / "study.json").read_text())["warnings"]
+
+    assert [told("slice"), told("patient")] == [False, False]
+    (tmp_path / "cells/one").mkdir(parents=True)
+    (tmp_path / "cells/one/scores.parquet").touch()
+    assert [told("patient"), told("slice"), told("slice")] == [False, True, True]
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_end_a_judged_study(study, tmp_path, monkeypatch):
+    def broken(*_anything):
+        raise StoreError("it changed.")
+
+    monkeypatch.setattr(running, "write_pictures", broken)
+    monkeypatch.setattr(Worker, "_run", lambda self, cell: Ended(cell.hash, "done", "", 0.0))
+    assert run(plan(study(repeats=1)), tmp_path).ran == 2
+    assert (tmp_path / "results.parquet").exists()
 
 
 def test_ctrl_c_keeps_what_is_finished(study, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ class Verdict:
     Attributes:
         hypothesis: The claim, as a sentence.
         kind: `better` (higher at the fraction) or `robust` (loses less with few labels).
-        primary: Whether it was declared for this task and protocol before anything ran.
+        primary: Whether it was declared for this task and protocol.
         arm, baseline, task, protocol, level, metric, fraction: What it is about.
         verdict: The outcome.
         because: Why, as a sentence with the numbers.

@@ -29,8 +29,10 @@ def _question(study: Study) -> str:
     arm, baseline = (words.arm_name(str(primary.get(key))) for key in ("arm", "baseline"))
     at = primary.get("fraction")
     fraction = f" with {words.percent(at)} of the labels" if isinstance(at, float) else ""
+    changed = study.facts.get("primary_changed")
+    fixed = "Changed after cells had run" if changed else "Fixed before anything ran"
     return (
-        f"Fixed before anything ran: {arm} against {baseline} on {primary.get('task')}{fraction}, "
+        f"{fixed}: {arm} against {baseline} on {primary.get('task')}{fraction}, "
         f"{words.metric_name(str(primary.get('metric', PRIMARY)))} by {primary.get('level')}; "
         f"plan {study.facts.get('plan_hash', 'without a hash')}. Its date is for the author"
     )

@@ -115,7 +115,7 @@ def _surest(
 
 
 def _reconstructions(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:
-    """What the first run of each pre-training that draws made of slices that it was shown."""
+    """What the first run of each pre-training that draws made of slices it may have seen."""
     first: dict[str, Pretraining] = {}
     for one in plan.pretrainings.values():
         first.setdefault(one.name, one)

@@ -1,6 +1,7 @@
 """What a study's folder says of the study: `study.json`, `splits.parquet`, `ladders.parquet`."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,19 @@ TRAITS = {"units": "units", "vendors": "vendor", "kernels": "kernel", "contrast"
           "sex": "sex"}  # fmt: skip
 MOST_VALUES = 12  # of a trait or of a reason; the rest are counted together
 PARTS = ("train", "val", "test")
+CHANGED = (
+    "The primary question was changed after cells had run: its results may have been seen before "
+    "it was asked."
+)
 
 
 def write_plan(plan: Plan, out: Path, *, leaks: list[dict[str, Any]]) -> None:
     """Write what was planned; `leaks` is what the judged share with what was seen."""
-    write_json(out / "study.json", _facts(plan, leaks))
+    facts = _facts(plan, leaks)
+    if _primary_changed(facts["primary"], out):
+        facts["primary_changed"] = True
+        facts["warnings"].append(CHANGED)
+    write_json(out / "study.json", facts)
     splits = [
         {"task": task, "fold": fold, "split": part, "patient": patient}
         for (task, fold), split in plan.splits.items()
@@ -41,6 +50,14 @@ def write_plan(plan: Plan, out: Path, *, leaks: list[dict[str, Any]]) -> None:
         content = io.BytesIO()
         pl.DataFrame(rows, infer_schema_length=None).write_parquet(content)
         write_whole(out / f"{name}.parquet", content.getvalue())
+
+
+def _primary_changed(primary: Any, out: Path) -> bool:
+    """Whether the question was another when there were scores already; once so, always so."""
+    file = out / "study.json"
+    before = json.loads(file.read_bytes()) if file.exists() else {"primary": primary}
+    seen = any(out.glob("*/*/scores.parquet"))  # of cells, and of those that are put aside
+    return bool(before.get("primary_changed")) or (seen and before["primary"] != primary)
 
 
 def _facts(plan: Plan, leaks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hounsfield.data.store import Store
-from hounsfield.errors import InterruptedRun, MachineError, OutputError
+from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun, MachineError, OutputError
 from hounsfield.files import check_space, sweep
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
@@ -82,8 +82,20 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
         whole = [cell for cell in todo if cell.pretraining not in broken]
         deque(_run(plan, out, whole, of=len(plan.cells), jobs=jobs, label="cells"), maxlen=0)
         judge(out)
-        write_pictures(plan, out)
+        _illustrate(plan, out)
     return _outcome(plan, out, ran=len(todo))
+
+
+def _illustrate(plan: Plan, out: Path) -> None:
+    """Draw; the study is judged already, so a picture that cannot be made is told, no more."""
+    with bar_over("pictures", total=1, done=0) as progress:
+        try:
+            write_pictures(plan, out)
+        except (DiskError, InterruptedRun):
+            raise
+        except HounsfieldError as error:
+            progress.say(f"the report will lack pictures: {error}")
+        progress.advance()
 
 
 def claim(plan: Plan, out: Path) -> None:
