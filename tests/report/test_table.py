@@ -54,4 +54,4 @@ def test_a_name_that_looks_like_markup_is_text(tmp_path: Path) -> None:
 
 
 def test_a_study_without_numbers_says_so(tmp_path: Path) -> None:
-    assert "No cell has been judged yet." in shown(fake_study(tmp_path / "study", judged=False))
+    assert "There are no numbers yet." in shown(fake_study(tmp_path / "study", judged=False))

@@ -32,7 +32,7 @@ def table(study: Study, *, metric: str = PRIMARY) -> RenderableType:
             study, points(study, task=task, protocol=protocol, level=level, metric=metric)
         )
     ]
-    return Group(*(parts or [Text("No cell has been judged yet.")]))
+    return Group(*(parts or [Text("There are no numbers yet.")]))
 
 
 def _one(study: Study, found: Sequence[Point]) -> Iterator[RenderableType]:

@@ -105,8 +105,8 @@ def slug(*parts: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """`text` with a capital; the rest is left as it is."""
-    return text[:1].upper() + text[1:]
+    """`text` with a capital, as kNN has one already; the rest is left as it is."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
 def signs(text: str) -> str:

@@ -1,5 +1,6 @@
 """The pre-trainings: did they learn, did they stay healthy, what did they cost."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from hounsfield.report.pictures import picture
 from hounsfield.report.study_folder import Run, Study, mapping
 from hounsfield.report.style import Style
 
+AXIS_LETTERS = 28  # of a line beside an axis
 MOST_POINTS = 300  # of a curve; a longer log is thinned
 NOT_HEALTH = ("step", "epoch", "loss", "lr", "time", "images_per_s", "wait_s", "progress")
 
@@ -94,16 +96,16 @@ def _cards(study: Study) -> Iterator[list[str]]:
 
 
 def _losses(study: Study, style: Style) -> Iterator[Figure]:
-    """A figure a run: losses of different methods are not comparable."""
-    for run in study.runs:
-        series = _series(run, "loss")
+    """A figure a method, a line a run: losses of different methods are not comparable."""
+    for method in dict.fromkeys(run.name for run in study.runs):
+        runs = [run for run in study.runs if run.name == method]
+        series = [row for run in runs for row in _series(run, "loss")]
         if series:
-            name, place = words.arm_name(run.name), run.folder.name[:8]
             yield Figure(
-                f"pretraining-loss-{words.slug(run.name, place)}",
-                f"{name}: loss",
-                f"Run {place}, {words.plural(len(run.metrics), 'logged step')}. Losses of "
-                "different methods are not comparable.",
+                f"pretraining-loss-{words.slug(method)}",
+                f"{words.arm_name(method)}: loss",
+                f"{words.plural(len(runs), 'run')}. Losses of different methods are not "
+                "comparable.",
                 _lines(series, title="loss", study=study, style=style),
             )
 
@@ -164,7 +166,9 @@ def _lines(
         .mark_line(strokeWidth=1.5)
         .encode(
             x=alt.X("step:Q", title="step").axis(grid=False, tickCount=4),
-            y=alt.Y("value:Q", title=title).axis(tickCount=5).scale(zero=False),
+            y=alt.Y("value:Q", title=textwrap.wrap(title, AXIS_LETTERS))
+            .axis(tickCount=5)
+            .scale(zero=False, domain=_domain([row["value"] for row in series])),
             detail="run:N",
             color=drawing.by_colour(arms, style, shape="stroke"),
             strokeDash=drawing.by_dash(arms, style, shape="stroke"),
@@ -175,6 +179,13 @@ def _lines(
     ends = f"from {series[0]['value']:.4g} to {series[-1]['value']:.4g}"
     says = f"{words.sentence(title)} over the steps, {ends}."
     return drawing.finish(chart, style, says=says, data=series, height=200)
+
+
+def _domain(values: Sequence[float]) -> tuple[float, float]:
+    """From the least to the greatest value; around the one that there is."""
+    low, high = min(values), max(values)
+    room = 0.0 if low < high else max(0.1 * abs(low), 0.01)
+    return low - room, high + room
 
 
 def _is_number(value: Any) -> bool:
