@@ -154,7 +154,7 @@ def test_another_baseline_shows_other_differences(open_page, page_file: Path) ->
     marks = page.locator("[data-drawing=differences-bleed-fair-slice] .mark-symbol path")
     labels = lambda: {one.get_attribute("aria-label") for one in marks.all()}  # noqa: E731
     before = labels()
-    page.get_by_label("Baseline").select_option("SparK")
+    page.get_by_label("Baseline", exact=True).select_option("SparK")
     page.wait_for_timeout(200)
     assert len(before) == len(labels()) == 3 * 3  # fractions, arms but for the baseline
     assert not before & labels()

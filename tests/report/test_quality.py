@@ -1,5 +1,6 @@
 import numpy as np
 import polars as pl
+import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 from sklearn.metrics import auc, confusion_matrix, roc_auc_score
@@ -70,6 +71,16 @@ def test_the_recalibration_is_the_likeliest_line_over_the_log_odds() -> None:
     found = recalibration(truth, log_odds)
     np.testing.assert_allclose(found, [likeliest[0], shifted[0]], atol=1e-3)
     assert abs(likeliest[0] - 0.6) < 0.1
+
+
+def test_log_odds_that_hardly_differ_are_recalibrated_without_a_warning() -> None:
+    chance = np.random.default_rng(0)
+    log_odds = chance.normal(size=200)
+    truth = chance.random(200) < expit(log_odds)
+    slope, intercept = recalibration(truth, log_odds) or (0.0, 0.0)
+    narrow, _ = recalibration(truth, 30 + 1e-6 * log_odds) or (0.0, 0.0)
+    assert narrow == pytest.approx(1e6 * slope, rel=1e-4)
+    assert intercept == pytest.approx(0.0, abs=0.5)
 
 
 def test_classes_that_a_threshold_parts_have_no_slope() -> None:

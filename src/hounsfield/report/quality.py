@@ -73,10 +73,11 @@ def recalibration(truth: NDArray[np.bool_], log_odds: Floats) -> tuple[float, fl
     yes, no = log_odds[truth], log_odds[~truth]
     if yes.min() >= no.max() or yes.max() <= no.min():
         return None
-    both = LogisticRegression(C=np.inf, solver="newton-cholesky").fit(log_odds[:, None], truth)
+    points = ((log_odds - log_odds.mean()) / log_odds.std())[:, None]  # else ill-conditioned
+    both = LogisticRegression(C=np.inf, solver="newton-cholesky").fit(points, truth)
     far = float(np.abs(log_odds).max()) + np.log(truth.size)
     intercept = brentq(lambda at: expit(log_odds + at).sum() - truth.sum(), -far, far)
-    return float(both.coef_[0, 0]), float(intercept)
+    return float(both.coef_[0, 0] / log_odds.std()), float(intercept)
 
 
 def _log_odds(logits: Floats, k: int) -> Floats:
