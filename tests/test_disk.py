@@ -1,12 +1,11 @@
 """A disk that is full or not writable: a line says so, nothing is half-written, and on it goes."""
 
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from full_disk import files_of_at_most
 from hounsfield.cli import app
 from hounsfield.errors import DiskError
 from long_work import small_home
@@ -17,17 +16,6 @@ def home(tmp_path_factory):
     home = small_home(tmp_path_factory.mktemp("home"))
     assert run("study", home / "study.toml", "--out", home / "study").exit_code == 0
     return home
-
-
-@contextmanager
-def files_of_at_most(n_bytes):
-    """The kernel refuses to write more into a file, as a disk does that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def run(*arguments):

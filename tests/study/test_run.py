@@ -37,6 +37,13 @@ SPARK = {
         "options": {"decoder_width": 32},
     }
 }
+ONE_PRETRAINED = {
+    "arms": ["spark"],
+    "pretrain": SPARK,
+    "repeats": 1,
+    "fractions": [1.0],
+    "budget": {"steps": 1, "batch": 8, "lr": 0.01},
+}
 
 
 def cell_files(out):
@@ -92,10 +99,7 @@ def test_the_folder_says_what_was_seen_and_shows_the_surest_mistakes(study, tmp_
 
 
 def test_the_folder_shows_what_a_pretraining_drew_of_slices_that_it_was_shown(study, tmp_path):
-    planned = plan(study(
-        arms=["spark"], pretrain=SPARK, repeats=1, fractions=[1.0],
-        budget={"steps": 1, "batch": 8, "lr": 0.01},
-    ))  # fmt: skip
+    planned = plan(study(**ONE_PRETRAINED))
     run(planned, tmp_path)
     folder = tmp_path / "pictures"
     (ended,) = (json.loads(path.read_text()) for path in tmp_path.glob("pretrain/*/run.json"))
@@ -124,10 +128,7 @@ def test_the_folder_shows_what_a_pretraining_drew_of_slices_that_it_was_shown(st
 
 
 def test_an_ended_study_needs_the_checkpoints_of_its_pretrainings_no_more(study, tmp_path):
-    planned = plan(study(
-        arms=["spark"], pretrain=SPARK, repeats=1, fractions=[1.0],
-        budget={"steps": 1, "batch": 8, "lr": 0.01},
-    ))  # fmt: skip
+    planned = plan(study(**ONE_PRETRAINED))
     run(planned, tmp_path)
     listed = (tmp_path / "pictures" / "pictures.json").read_text()
     shutil.rmtree(next(tmp_path.glob("pretrain/*/checkpoints")))

@@ -4,12 +4,12 @@ import errno
 import resource
 import signal
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from full_disk import files_of_at_most
 from hounsfield.errors import (
     DiskError,
     InterruptedRun,
@@ -96,17 +96,6 @@ def test_two_checkpoints_are_kept(tmp_path):
         checkpoint.save(tmp_path, {"step": step}, step=step)
     names = sorted(path.name.split(".")[0] for path in tmp_path.iterdir())
     assert names == ["step-000000003", "step-000000004"]
-
-
-@contextmanager
-def files_of_at_most(size):
-    """The kernel refuses to write more into a file, as a disk does that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_fills_up_loses_nothing(toy, tmp_path):
