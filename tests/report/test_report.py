@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from hounsfield.report.checklist import ITEMS, checklist
 from hounsfield.report.make import report
 from hounsfield.report.parts import differences
 from hounsfield.report.parts.answer import answer
+from hounsfield.report.parts.curves import curve
 from hounsfield.report.parts.limits import limits
 from hounsfield.report.parts.provenance import facts
 from hounsfield.report.points import both_ways, points
@@ -73,6 +75,21 @@ def test_figures_for_print_name_their_arms_and_use_fixed_colours(out: Path) -> N
     assert "Histogram (control)" in svg
     assert "chance" in svg
     assert "var(--" not in svg
+
+
+def test_arms_stand_side_by_side_around_their_fraction(study: Path) -> None:
+    found = points(read(study), kind="level", task="bleed", level="slice", metric="auc")
+    arms = read(study).arms
+    rows = curve(found, arms=arms, style=file_style(arms))["datasets"]["rows"]
+    for fraction in {point.fraction for point in found}:
+        places = [
+            row["place"]
+            for row, point in zip(rows, found, strict=True)
+            if point.fraction == fraction
+        ]
+        assert len(set(places)) == len(arms)
+        assert math.prod(places) ** (1 / len(arms)) == pytest.approx(fraction)
+        assert max(places) / min(places) < 1.2**2  # within the axis
 
 
 def test_tables_hold_every_number(study: Path, out: Path) -> None:

@@ -109,4 +109,5 @@ def _legend(style: Style, shape: str) -> Any:
         return None
     if shape == "stroke":  # long enough for a dash to be seen
         return alt.Legend(title=None, columns=4, symbolType="stroke", symbolSize=1600)
-    return alt.Legend(title=None, columns=4, symbolOpacity=1)
+    # Without an edge, which would take the line's dashes and fray.
+    return alt.Legend(title=None, columns=4, symbolOpacity=1, symbolStrokeWidth=0)

@@ -13,6 +13,8 @@ from hounsfield.report.study_folder import Study
 from hounsfield.report.style import Style
 
 CROWDED = 4  # with more fractions, the count of images is left to the tooltip and the table
+MARGIN = 1.2  # the axis goes beyond the outermost fractions by this factor
+APART = 0.016  # of the axis, between the arms at one fraction, so that none hides another
 
 
 def section(study: Study, style: Style) -> Section:
@@ -41,9 +43,9 @@ def curve(found: Sequence[Point], *, arms: Sequence[str], style: Style) -> dict[
         x=_fraction_axis(found), color=drawing.by_colour(shown, style), opacity=drawing.isolated(1)
     )
     y = alt.Y("estimate:Q", title=metric).scale(zero=False, nice=True)
-    band = base.mark_area().encode(y="low:Q", y2="high:Q", opacity=drawing.isolated(0.13))
+    band = base.mark_area().encode(y="low:Q", y2="high:Q", opacity=drawing.isolated(0.07))
     whisker = base.mark_rule(strokeWidth=1.2).encode(
-        y="low:Q", y2="high:Q", opacity=drawing.isolated(0.45)
+        y="low:Q", y2="high:Q", opacity=drawing.isolated(0.8)
     )
     line = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=drawing.by_dash(shown, style))
     marker = base.mark_point(size=75, filled=True).encode(
@@ -66,20 +68,26 @@ def curve(found: Sequence[Point], *, arms: Sequence[str], style: Style) -> dict[
         chart,
         style,
         says=f"{metric} by share of the labels. {says}.",
-        data=[_row(point) for point in found],
+        data=[
+            _row(point, place) for point, place in zip(found, _places(found, shown), strict=True)
+        ],
     )
+
+
+def _domain(found: Sequence[Point]) -> tuple[float, float]:
+    """The fractions that the axis spans."""
+    fractions = [point.fraction for point in found if point.fraction]
+    return min(fractions) / MARGIN, max(fractions) * MARGIN
 
 
 def _fraction_axis(found: Sequence[Point]) -> alt.X:
     """A logarithmic axis whose ticks are the study's fractions and nothing else."""
     fractions = sorted({point.fraction for point in found if point.fraction})
-    scale = alt.Scale(
-        type="log", domain=[fractions[0] / 1.2, fractions[-1] * 1.2], nice=False, clamp=True
-    )
+    scale = alt.Scale(type="log", domain=_domain(found), nice=False, clamp=True)
     axis = alt.Axis(
         values=fractions, labelExpr=_ticks(found, fractions), labelOverlap=False, grid=False
     )
-    return alt.X("fraction:Q", title="labelled training patients", scale=scale, axis=axis)
+    return alt.X("place:Q", title="labelled training patients", scale=scale, axis=axis)
 
 
 def _ticks(found: Sequence[Point], fractions: Sequence[float]) -> str:
@@ -109,10 +117,18 @@ def _chance(style: Style) -> Any:
     return rule + text
 
 
-def _row(point: Point) -> dict[str, Any]:
+def _places(found: Sequence[Point], arms: Sequence[str]) -> list[float]:
+    """Where on the axis each point stands: at its fraction, arms side by side around it."""
+    lowest, highest = _domain(found)
+    beside = min((highest / lowest) ** APART, MARGIN ** (2 / len(arms)))
+    middle = (len(arms) - 1) / 2
+    return [(point.fraction or 0) * beside ** (arms.index(point.arm) - middle) for point in found]
+
+
+def _row(point: Point, place: float) -> dict[str, Any]:
     return {
         "arm": words.arm_name(point.arm),
-        "fraction": point.fraction,
+        "place": place,
         "estimate": point.estimate,
         "low": point.low,
         "high": point.high,
