@@ -33,7 +33,8 @@ from torchvision import transforms
 from hounsfield.augment.recipe import Recipe
 from hounsfield.augment.views import recipe
 from hounsfield.data.batches import Batches
-from hounsfield.data.phantom import draw_patient, render
+from hounsfield.data.phantom.patient import draw_patient
+from hounsfield.data.phantom.scan import render
 from hounsfield.data.store import Store, write_store
 from hounsfield.seeding import stream
 

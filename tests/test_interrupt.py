@@ -68,7 +68,7 @@ def test_all_processes_of_a_verb_answer_with_one_line(scans, tmp_path, kind, mor
 @pytest.mark.parametrize(
     ("verb", "within"),
     [
-        ("phantom", "hounsfield.data.phantom._write_patient"),
+        ("phantom", "hounsfield.data.phantom.write_patient"),
         ("thin", "hounsfield.data.thin.difference_hashes"),
         ("finetune", "hounsfield.classify.finetune.fair"),
         ("report", "hounsfield.report.make.read"),
