@@ -52,7 +52,7 @@ def test_several_stores_are_one_sequence(small_store: Store, tmp_path: Path) -> 
         pl.DataFrame({"patient": ["x", "x"], "series": ["x", "x"]}),
     )
     pool = Pool([small_store, other], [ALL[:2], np.array([0, 1])])
-    (batch,) = pool.in_order(batch=10)
+    batch = pool.load(np.arange(len(pool)))
     assert batch.images[:, 0, 0, 0].tolist() == [0, 1, 50, 50]
     assert batch.is_hu.tolist() == [True, False, True, True]
 

@@ -160,11 +160,6 @@ class Pool:
             index=_to(torch.from_numpy(np.asarray(index, dtype=np.int64)), device),
         )
 
-    def in_order(self, *, batch: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
-        """All slices once, in their order; the last batch may be smaller."""
-        for start in range(0, len(self), batch):
-            yield self.load(np.arange(start, min(start + batch, len(self))), device)
-
 
 def _to(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":

@@ -36,7 +36,6 @@ source's own number."""
 MAX_BYTES, MAX_ROWS = 2**30, 20_000_000  # a table of every slice of the largest archives has room
 SHOWN = 3  # examples in a message
 _POSITIONS = ("z_mm", "z", "slice")
-_IDENTITIES = ("patient", "study", "series")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from itertools import product
 from typing import Final, Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from hounsfield.data.likeness import CHUNK, Hashes, difference_hashes, distances, thumbnails
@@ -97,15 +96,6 @@ def looks(seen: Sequence[Side], judged: Sequence[Side]) -> int:
     return 2 * sum(len(side.rows) for side in (*seen, *judged)) if seen and judged else 0
 
 
-def patient_leaks(seen: Sequence[Side], judged: Sequence[Side]) -> list[Leak]:
-    """The patients alone, which needs no pixel."""
-    return [
-        leak
-        for before, after in product(seen, judged)
-        for leak in _patients(_Look(before), _Look(after))
-    ]
-
-
 def sides_of(stores: Sequence[Store]) -> tuple[list[tuple[Side, list[Side]]], list[str]]:
     """Each judged side of the stores with all that it must not share, and stores without any.
 
@@ -131,7 +121,7 @@ def sides_of(stores: Sequence[Store]) -> tuple[list[tuple[Side, list[Side]]], li
 class _Look:
     """A side, looked at as far as it is asked for."""
 
-    def __init__(self, side: Side, advance: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, side: Side, advance: Callable[[int], None]) -> None:
         self.side = side
         self.advance = advance
         index = side.store.index[side.rows]
@@ -239,14 +229,3 @@ def _leak(kind: Kind, seen: _Look, judged: _Look, pairs: Sequence[tuple[int, int
         for place, there in pairs[:EXAMPLES]
     )
     return Leak(kind, seen.side.name, judged.side.name, len(pairs), len(pairs), examples)
-
-
-def as_table(found: Sequence[Leak]) -> pl.DataFrame:
-    """A row a leak, for files."""
-    return pl.DataFrame(
-        [(one.kind, one.seen, one.judged, one.count, one.slices, "; ".join(one.examples))
-         for one in found],
-        schema={"kind": pl.String, "seen": pl.String, "judged": pl.String, "count": pl.Int64,
-                "slices": pl.Int64, "examples": pl.String},
-        orient="row",
-    )  # fmt: skip

@@ -24,6 +24,7 @@ from scipy.special import expit, logit
 
 Floats = NDArray[np.float64]
 
+CONFIDENCE = 0.95
 NOTHING = 1e-24  # a variance below this is rounding
 
 
@@ -95,7 +96,6 @@ def contrast(
     patient_df: Floats | float,
     *,
     folds: int = 1,
-    confidence: float = 0.95,
 ) -> Intervals:
     """Intervals and p-values of differences, on the raw scale.
 
@@ -104,11 +104,10 @@ def contrast(
         without: The same without each patient (..., repeats, patients).
         patient_df: Degrees of freedom of the patients' part (...,), from `welch_df`.
         folds: Of the cross-validation, 1 for a fixed test set.
-        confidence: Coverage that is aimed at.
     """
     of_repeats, of_patients = spread(components(theta, without), folds=folds)
     mean = theta.mean(axis=-1)
-    half, df = _half_width(of_repeats, of_patients, theta.shape[-1], patient_df, confidence)
+    half, df = _half_width(of_repeats, of_patients, theta.shape[-1], patient_df)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(mean) / np.sqrt(of_repeats + of_patients)
     p = np.where(np.isnan(half), np.nan, 2 * stats.t.sf(t, df))
@@ -122,7 +121,6 @@ def level(
     *,
     floor: float,
     folds: int = 1,
-    confidence: float = 0.95,
 ) -> Intervals:
     """Intervals of single values in (0, 1), on the logit scale with the jackknife taken there.
 
@@ -132,7 +130,6 @@ def level(
         patient_df: Degrees of freedom of the patients' part: scarcest side's patients less one.
         floor: Values are kept this far from 0 and 1.
         folds: Of the cross-validation, 1 for a fixed test set.
-        confidence: Coverage that is aimed at.
     """
     of_repeats, of_patients = spread(components(theta, without), folds=folds)
     n_repeats, n_patients = without.shape[-2:]
@@ -147,7 +144,6 @@ def level(
         stretch * of_patients,
         n_repeats,
         patient_df,
-        confidence,
     )
     low, high = expit(logit(middle) - half), expit(logit(middle) + half)
     return Intervals(mean, low, high, np.full_like(mean, np.nan), df)
@@ -181,7 +177,6 @@ def _half_width(
     of_patients: Floats,
     n_repeats: int,
     patient_df: Floats | float,
-    confidence: float,
 ) -> tuple[Floats, Floats]:
     variance = of_repeats + of_patients
     free = of_patients**2 / patient_df
@@ -189,5 +184,5 @@ def _half_width(
         free = free + of_repeats**2 / (n_repeats - 1)
     known = variance > NOTHING
     df = np.divide(variance**2, free, out=np.full_like(variance, np.nan), where=known)
-    half = stats.t.ppf(0.5 + confidence / 2, df) * np.sqrt(variance)
+    half = stats.t.ppf(0.5 + CONFIDENCE / 2, df) * np.sqrt(variance)
     return np.where(known, half, np.nan), df
