@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from hounsfield.data.convert import Job, Unit, convert
-from hounsfield.data.volume import Announce
+from hounsfield.data.refusal import Announce
 
 
 def double(task: int, announce: Announce) -> int:

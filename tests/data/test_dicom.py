@@ -22,8 +22,9 @@ from pydicom.uid import (
 from hounsfield.data import dicom, dicom_values, nifti, series
 from hounsfield.data.archive import Entry, walk
 from hounsfield.data.dicom_headers import HEAD_BYTES, read_headers
+from hounsfield.data.refusal import Refusal
 from hounsfield.data.series import Header
-from hounsfield.data.volume import Refusal, Volume
+from hounsfield.data.volume import Volume
 from hounsfield.errors import NotForUsError, ReadError
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from hounsfield.data import image, itk, medmnist, nifti
 from hounsfield.data.archive import Entry, walk
-from hounsfield.data.volume import Announce, Refusal, Refuse, Volume
+from hounsfield.data.refusal import Announce, Refusal, Refuse
+from hounsfield.data.volume import Volume
 from hounsfield.units import DISPLAY_MAX
 
 Read = Callable[[Sequence[Entry], Refuse, Announce], Iterator[Volume]]

@@ -12,9 +12,10 @@ from hounsfield.cli import app
 from hounsfield.data import dicom, nifti
 from hounsfield.data.archive import Entry, walk
 from hounsfield.data.dicom_headers import read_headers
+from hounsfield.data.refusal import Refusal
 from hounsfield.data.series import group
 from hounsfield.data.store import Store
-from hounsfield.data.volume import Refusal, Volume
+from hounsfield.data.volume import Volume
 
 CT = Path(os.environ.get("CT", Path(__file__).parents[2] / ".." / "shared" / "ct")).resolve()
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from hounsfield.data.volume import DISPLAY_MAX
 from hounsfield.data.window import WINDOWS, Window, to_unit, window_of
 from hounsfield.errors import ConfigError
+from hounsfield.units import DISPLAY_MAX
 
 
 def test_hu_pass_the_window_and_display_values_their_own_scale() -> None:

@@ -18,9 +18,9 @@ from hounsfield.classify.kept import Kept, load
 from hounsfield.classify.scans import Scan, scans
 from hounsfield.classify.units import LEVELS, Level, Pool
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
+from hounsfield.data.refusal import Refusal
 from hounsfield.data.refused import names_beside, write_names
 from hounsfield.data.resample import Shape
-from hounsfield.data.volume import Refusal
 from hounsfield.errors import ReadError
 from hounsfield.files import disk_errors, write_text
 from hounsfield.lock import new_folder, reserved

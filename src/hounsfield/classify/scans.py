@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from hounsfield.data.convert import Content, Job, Unit, read_unit
 from hounsfield.data.ingest import blame, look, units_of
 from hounsfield.data.keys import Keys
+from hounsfield.data.refusal import Refusal
 from hounsfield.data.resample import Shape
-from hounsfield.data.volume import Refusal
 from hounsfield.data.workers import Death, Staff
 from hounsfield.progress import bar
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from hounsfield.data.volume import Refusal
+from hounsfield.data.refusal import Refusal
 from hounsfield.errors import InputError, ReadError
 
 Kind = Literal["dicom", "nifti", "image", "medmnist", "itk"]

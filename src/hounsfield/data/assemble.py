@@ -18,11 +18,11 @@ from hounsfield.data.convert import images_of
 from hounsfield.data.identify import PART, check_splits, labelled, rank
 from hounsfield.data.keys import Keys
 from hounsfield.data.labels import Labels
+from hounsfield.data.refusal import Refusal
 from hounsfield.data.refused import names, table, write_names
 from hounsfield.data.resample import Shape
 from hounsfield.data.series import SAME_MM
 from hounsfield.data.store import COLUMNS, REFUSED, Store, StoreWriter
-from hounsfield.data.volume import Refusal
 from hounsfield.errors import InputError
 from hounsfield.files import disk_errors, folder_whole
 from hounsfield.progress import bar

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from hounsfield import __version__
 from hounsfield.data.archive import Entry, Kind
 from hounsfield.data.keys import Keys
+from hounsfield.data.refusal import Announce, Refusal, Refuse, read_each
 from hounsfield.data.resample import Shape, to_shape
 from hounsfield.data.series import Header
-from hounsfield.data.volume import Announce, Refusal, Refuse, Volume
-from hounsfield.errors import NotForUsError, ReadError
+from hounsfield.data.volume import Volume
 from hounsfield.files import disk_errors
 
 Read = Callable[[Sequence[Any], Refuse, Announce], Iterator[Volume]]
@@ -99,17 +99,9 @@ def read_headers(
     from hounsfield.data import dicom_headers  # and pydicom with it, which the parent does without
 
     quiet()
-    headers: list[Header] = []
     refusals: list[Refusal] = []
-    for entry in entries:
-        announce(entry.name)
-        try:
-            headers += dicom_headers.read_headers(entry)
-        except NotForUsError as error:
-            refusals.append(Refusal(entry.name, "skipped", str(error)))
-        except ReadError as error:
-            refusals.append(Refusal(entry.name, "refused", str(error)))
-    return headers, refusals
+    slices = read_each(dicom_headers.read_headers, entries, refusals.append, announce)
+    return [header for _, of_file in slices for header in of_file], refusals
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,9 @@ from pydicom.uid import (
 
 from hounsfield.data.archive import Entry
 from hounsfield.data.codestream import codestream_shape
+from hounsfield.data.refusal import Announce, Refusal, Refuse, Status
 from hounsfield.data.series import Header, across, spots_of
-from hounsfield.data.volume import (
-    MAX_VOXELS,
-    Announce,
-    Refusal,
-    Refuse,
-    Status,
-    Volume,
-    hu,
-)
+from hounsfield.data.volume import MAX_VOXELS, Volume, hu, source_of
 from hounsfield.errors import ReadError
 
 TILT_SAID_DEG = 0.5
@@ -58,6 +51,18 @@ def read(headers: Sequence[Header], refuse: Refuse, announce: Announce) -> Itera
     voxels = np.empty((len(spots), height, width), dtype=np.int16)
     kept: list[Header] = []
     sources: list[str] = []
+    for header, image, source in _readable(spots, refuse, announce):
+        voxels[len(kept)] = image
+        kept.append(header)
+        sources.append(source)
+    if kept:
+        yield _volume(kept, sources, voxels[: len(kept)])
+
+
+def _readable(
+    spots: Sequence[Sequence[Header]], refuse: Refuse, announce: Announce
+) -> Iterator[tuple[Header, NDArray[np.int16], str]]:
+    """Of every spot the first slice that can be read, with its HU and its source."""
     opened = _Opened()
     for spot in spots:
         taken: Header | None = None
@@ -67,23 +72,24 @@ def read(headers: Sequence[Header], refuse: Refuse, announce: Announce) -> Itera
                 continue
             announce(header.entry.name)
             try:
-                voxels[len(kept)] = _pixels(header, opened)
+                image = _pixels(header, opened)
             except ReadError as error:
                 refuse(_refusal(header, "refused", str(error)))
                 continue
             taken = header
-            kept.append(header)
-            sources.append(hashlib.sha256(opened.digest + header.frame.to_bytes(4)).hexdigest())
-    if not kept:
-        return
-    first = kept[0]
-    along = np.array([header.along_mm for header in kept])
+            yield header, image, source_of(opened.digest, header.frame)
+
+
+def _volume(headers: Sequence[Header], sources: Sequence[str], voxels: NDArray[np.int16]) -> Volume:
+    """The volume of slices that were read, in their order."""
+    first = headers[0]
+    along = np.array([header.along_mm for header in headers])
     step, notes = _steps(along)
-    voxels, pixel_mm = _upright(voxels[: len(kept)], first)
+    voxels, pixel_mm = _upright(voxels, first)
     tilt = np.degrees(np.arccos(min(across(first.axes)[2], 1.0)))
     if tilt > TILT_SAID_DEG:
         notes.append(f"gantry tilt of {tilt:.1f} degrees, left as it is")
-    yield Volume(
+    return Volume(
         voxels=voxels,
         units="hu",
         spacing_mm=(step, *pixel_mm),
@@ -91,9 +97,9 @@ def read(headers: Sequence[Header], refuse: Refuse, announce: Announce) -> Itera
         patient=first.patient,
         study=first.study,
         series=first.series,
-        files=tuple(header.entry.name for header in kept),
+        files=tuple(header.entry.name for header in headers),
         sources=tuple(sources),
-        numbers=tuple(header.number for header in kept),
+        numbers=tuple(header.number for header in headers),
         facts=first.facts,
         notes=tuple(notes),
     )

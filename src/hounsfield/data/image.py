@@ -11,18 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from hounsfield.data.archive import Entry
-from hounsfield.data.volume import (
-    DISPLAY_MAX,
-    MAX_VOXELS,
-    Announce,
-    Refusal,
-    Refuse,
-    Volume,
-)
+from hounsfield.data.refusal import Announce, Refuse, read_each
+from hounsfield.data.volume import MAX_VOXELS, UNKNOWN, Volume, source_of
 from hounsfield.errors import ReadError
+from hounsfield.units import DISPLAY_MAX
 
 MAX_PIXELS = 2**26  # of one picture: 8192 x 8192
-UNKNOWN = float("nan")
 
 
 def read(entries: Sequence[Entry], refuse: Refuse, announce: Announce) -> Iterator[Volume]:
@@ -30,7 +24,11 @@ def read(entries: Sequence[Entry], refuse: Refuse, announce: Announce) -> Iterat
 
     The order of the slices is the order of the names; positions and spacings are unknown.
     """
-    pictures = _readable(entries, refuse, announce)
+    pictures = (
+        (entry.name, source_of(digest, number), page)
+        for entry, (digest, pages) in read_each(_picture, entries, refuse, announce)
+        for number, page in enumerate(pages)
+    )
     for _, run in groupby(pictures, key=lambda one: one[2].shape):
         names, sources, images = zip(*run, strict=True)
         folder = entries[0].name.rpartition("/")[0]
@@ -48,21 +46,10 @@ def read(entries: Sequence[Entry], refuse: Refuse, announce: Announce) -> Iterat
         )
 
 
-def _readable(
-    entries: Sequence[Entry], refuse: Refuse, announce: Announce
-) -> Iterator[tuple[str, str, NDArray[np.int16]]]:
-    for entry in entries:
-        announce(entry.name)
-        try:
-            data = entry.read()
-            pages = list(_pages(data))
-        except ReadError as error:
-            refuse(Refusal(entry.name, "refused", str(error)))
-            continue
-        digest = hashlib.sha256(data).digest()
-        for page, image in enumerate(pages):
-            source = hashlib.sha256(digest + page.to_bytes(4)).hexdigest()
-            yield entry.name, source, image
+def _picture(entry: Entry) -> tuple[bytes, list[NDArray[np.int16]]]:
+    """The SHA-256 of a picture's bytes, and its pages."""
+    data = entry.read()
+    return hashlib.sha256(data).digest(), list(_pages(data))
 
 
 def _pages(data: bytes) -> Iterator[NDArray[np.int16]]:

@@ -19,11 +19,11 @@ from hounsfield.data.convert import Job, Unit, convert, is_whole, read_headers
 from hounsfield.data.identify import check_labels
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
 from hounsfield.data.labels import Labels, match_files, read_labels
+from hounsfield.data.refusal import Refusal
 from hounsfield.data.refused import names_beside
 from hounsfield.data.resample import Crop, Shape
 from hounsfield.data.series import Header, group
 from hounsfield.data.store import COLUMNS, Store
-from hounsfield.data.volume import Refusal
 from hounsfield.data.workers import Death, Staff
 from hounsfield.errors import ConfigError, InputError, OutputError
 from hounsfield.files import check_space, sweep

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hounsfield.data.archive import Entry
-from hounsfield.data.volume import MAX_VOXELS, Announce, Refuse, Volume, hu
-from hounsfield.data.whole_file import check_axial, read_each, scan
+from hounsfield.data.refusal import Announce, Refuse, read_each
+from hounsfield.data.volume import MAX_VOXELS, Volume, hu
+from hounsfield.data.whole_file import check_axial, scan
 from hounsfield.errors import NotForUsError, ReadError
 
 _HEADER_BYTES = 2**16
@@ -19,7 +20,7 @@ _DATA_FILE = (b"elementdatafile", b"data file", b"datafile")
 
 def read(entries: Sequence[Entry], refuse: Refuse, announce: Announce) -> Iterator[Volume]:
     """A volume a file. The patient is unknown."""
-    return read_each(_volume, entries, refuse, announce)
+    return (volume for _, volume in read_each(_volume, entries, refuse, announce))
 
 
 def _volume(entry: Entry) -> Volume:

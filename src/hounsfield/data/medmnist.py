@@ -15,30 +15,18 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from hounsfield.data.archive import Entry
+from hounsfield.data.refusal import Announce, Refuse, read_each
 from hounsfield.data.store import SPLITS
-from hounsfield.data.volume import (
-    DISPLAY_MAX,
-    MAX_VOXELS,
-    Announce,
-    Refusal,
-    Refuse,
-    Volume,
-)
+from hounsfield.data.volume import MAX_VOXELS, UNKNOWN, Volume
 from hounsfield.errors import ReadError
+from hounsfield.units import DISPLAY_MAX
 
 NOTE = "MedMNIST does not say which pictures share a patient: intervals are too narrow"
-UNKNOWN = float("nan")
 
 
 def read(entries: Sequence[Entry], refuse: Refuse, announce: Announce) -> Iterator[Volume]:
     """A volume of one slice a picture, with its split and its labels."""
-    for entry in entries:
-        announce(entry.name)
-        try:
-            arrays = _arrays(entry)
-        except ReadError as error:
-            refuse(Refusal(entry.name, "refused", str(error)))
-            continue
+    for entry, arrays in read_each(_arrays, entries, refuse, announce):
         for split in SPLITS:
             if f"{split}_images" in arrays:
                 yield from _pictures(entry, split, arrays)

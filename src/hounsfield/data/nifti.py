@@ -12,8 +12,9 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from numpy.typing import NDArray
 
 from hounsfield.data.archive import Entry
-from hounsfield.data.volume import MAX_VOXELS, Announce, Refuse, Volume, hu
-from hounsfield.data.whole_file import check_axial, read_each, scan
+from hounsfield.data.refusal import Announce, Refuse, read_each
+from hounsfield.data.volume import MAX_VOXELS, Volume, hu
+from hounsfield.data.whole_file import check_axial, scan
 from hounsfield.errors import NotForUsError, ReadError
 
 _HEADER_BYTES = 4096  # the headers of NIfTI 1 and 2 are shorter
@@ -21,7 +22,7 @@ _HEADER_BYTES = 4096  # the headers of NIfTI 1 and 2 are shorter
 
 def read(entries: Sequence[Entry], refuse: Refuse, announce: Announce) -> Iterator[Volume]:
     """A volume a file. The patient is unknown: the format has no place for one."""
-    return read_each(_volume, entries, refuse, announce)
+    return (volume for _, volume in read_each(_volume, entries, refuse, announce))
 
 
 def _volume(entry: Entry) -> Volume:

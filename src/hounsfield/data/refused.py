@@ -11,8 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from hounsfield.data.keys import Keys
+from hounsfield.data.refusal import Refusal
 from hounsfield.data.store import REFUSED
-from hounsfield.data.volume import Refusal
 from hounsfield.files import disk_errors, write_text
 
 

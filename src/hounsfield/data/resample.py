@@ -7,8 +7,9 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hounsfield.data.volume import AIR_HU, DISPLAY_MAX, Volume
+from hounsfield.data.volume import Volume
 from hounsfield.errors import ConfigError, one_of
+from hounsfield.units import AIR_HU, DISPLAY_MAX
 
 Crop = Literal["body"]
 CROPS: Final[tuple[Crop, ...]] = get_args(Crop)

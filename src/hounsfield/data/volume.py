@@ -1,42 +1,20 @@
 """A volume: the slices of one series, sorted, in one unit. Arrays are `(z, y, x)` everywhere."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hounsfield.units import AIR_HU, DISPLAY_MAX
-
-__all__ = ["AIR_HU", "DISPLAY_MAX", "Facts", "Units", "Volume", "hu"]
+from hounsfield.units import AIR_HU
 
 NO_MATTER_HU = -1500  # nothing is lighter than air; what scanners write outside their circle is
 MAX_VOXELS = 2**30  # of one volume: 2 GiB, four thousand slices of 512 x 512
 
 Units = Literal["hu", "display"]
-Status = Literal["skipped", "duplicate", "refused"]
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A file that stays out of the store: sound but not for us, known already, or not readable.
-
-    Attributes:
-        file: Its name.
-        status: Which of the three.
-        reason: In words that name nobody and no file.
-        other: The file that a duplicate repeats.
-    """
-
-    file: str
-    status: Status
-    reason: str
-    other: str = ""
-
-
-Refuse = Callable[[Refusal], None]
-Announce = Callable[[str], None]  # a reader announces every file before it touches it
+UNKNOWN = float("nan")  # a spacing or a position that the source does not tell
 
 
 @dataclass(frozen=True)
@@ -85,6 +63,11 @@ class Volume:
     notes: tuple[str, ...] = ()
     split: str | None = None
     labels: Mapping[str, int | float | str] = field(default_factory=dict)
+
+
+def source_of(digest: bytes, place: int) -> str:
+    """The source of a slice: of the SHA-256 of its file's bytes, and of its place in the file."""
+    return hashlib.sha256(digest + place.to_bytes(4)).hexdigest()
 
 
 def hu(

@@ -1,31 +1,16 @@
 """What NIfTI, NRRD and MetaImage share: a file is a volume in HU whose patient is unknown."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hounsfield.data.archive import Entry
-from hounsfield.data.volume import Announce, Refusal, Refuse, Volume
-from hounsfield.errors import NotForUsError, ReadError
+from hounsfield.data.volume import Volume, source_of
+from hounsfield.errors import NotForUsError
 
 OBLIQUE_DEG = 35.0  # as far as a gantry tilts; what lies between is no axial scan
 LIGHTEST_HU = -100  # a scan holds air or fat; a mask and a scaled picture do not
-
-
-def read_each(
-    make: Callable[[Entry], Volume], entries: Sequence[Entry], refuse: Refuse, announce: Announce
-) -> Iterator[Volume]:
-    """The volume of every file that has one; the others are refused."""
-    for entry in entries:
-        announce(entry.name)
-        try:
-            yield make(entry)
-        except NotForUsError as error:
-            refuse(Refusal(entry.name, "skipped", str(error)))
-        except ReadError as error:
-            refuse(Refusal(entry.name, "refused", str(error)))
 
 
 def scan(
@@ -55,7 +40,7 @@ def scan(
         study="",
         series=entry.name,
         files=(entry.name,) * len(z_mm),
-        sources=tuple(hashlib.sha256(digest + place.to_bytes(4)).hexdigest() for place in places),
+        sources=tuple(source_of(digest, place) for place in places),
         numbers=tuple(place + 1 for place in places),
     )
 

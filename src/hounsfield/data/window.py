@@ -8,8 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from hounsfield.data.volume import DISPLAY_MAX
 from hounsfield.errors import ConfigError, one_of
+from hounsfield.units import DISPLAY_MAX
 
 
 @dataclass(frozen=True)

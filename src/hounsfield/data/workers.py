@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from hounsfield.children import die_with_parent
-from hounsfield.data.volume import Announce
+from hounsfield.data.refusal import Announce
 from hounsfield.errors import HounsfieldError, WorkerError
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from hounsfield.data.volume import AIR_HU
+from hounsfield.units import AIR_HU
 
 Triple = tuple[float, float, float]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hounsfield.data.phantom.body import Ellipsoid, Triple, draw_warp
 from hounsfield.data.phantom.scan import Scan, draw_scanner
-from hounsfield.data.volume import AIR_HU
+from hounsfield.units import AIR_HU
 
 HEAD_SLICES, HEAD_STEP_MM = 14, 5.0
 
