@@ -192,7 +192,7 @@ def _filled_in() -> str:
     columns: dict[str, Mapping[str, Any]] = {'"small"': SMALL}
     columns |= {f'"paper", {name}': PAPERS[name] for name in METHODS}
     flat = {
-        title: {"batch_size": said["batch_size"], "budget": said["budget"]}
+        title: {key: value for key, value in said.items() if key not in ("optim", "options")}
         | {f"optim.{key}": value for key, value in said["optim"].items()}
         for title, said in columns.items()
     }

@@ -43,3 +43,25 @@ def test_equal_seeds_make_equal_weights_and_leave_the_global_generator_alone():
 def test_a_name_that_no_network_has_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"unknown backbone 'resnet5'\. Did you mean 'resnet"):
         create("resnet5")
+
+
+@pytest.mark.parametrize("name", ["resnet10_tiny", "resnet18", "convnext_atto", "regnetx_002"])
+def test_stochastic_depth_changes_no_weight_and_nothing_in_evaluation(name):
+    plain, dropping = create(name), create(name, drop_path=0.5)
+    assert plain.state_dict().keys() == dropping.state_dict().keys()
+    assert all(map(torch.equal, plain.state_dict().values(), dropping.state_dict().values()))
+    for network in (plain, dropping):  # branches end in zeros at first: dropping one is not seen
+        for parameter in network.parameters():
+            parameter.data.add_(0.1)
+    images = torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(plain.eval()(images), dropping.eval()(images))
+    assert not torch.allclose(plain.train()(images), dropping.train()(images), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["densenet121", "vgg11", "hrnet_w18_small"]
+)  # the last takes the argument and does nothing with it
+def test_a_network_without_stochastic_depth_is_refused_by_name_where_it_is_asked_for(name):
+    create(name)
+    with pytest.raises(ConfigError, match=rf"backbone '{name}' has no .* drop_path = 0\.1\. Set"):
+        create(name, drop_path=0.1)

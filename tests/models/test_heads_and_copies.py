@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from hounsfield.models.backbone import create
 from hounsfield.models.ema import ema_update, slow_copy
 from hounsfield.models.gather import JointBatchNorm, gather, own_rows, processes, synchronise
 from hounsfield.models.heads import mlp, mlp_batch_norm
@@ -28,6 +29,15 @@ def test_a_slow_copy_follows_its_parameters_and_keeps_its_own_statistics():
     torch.testing.assert_close(slow[0].weight, expected)
     assert slow[1].running_mean.eq(0).all()
     assert not any(parameter.requires_grad for parameter in slow.parameters())
+
+
+def test_a_slow_copy_drops_no_path_and_the_fast_network_goes_on_dropping():
+    fast = create("resnet18", drop_path=0.9).train()
+    for block in (block for stage in (fast.net.layer3, fast.net.layer4) for block in stage):
+        nn.init.ones_(block.bn2.weight)  # at first it is 0: whether a branch is dropped is not seen
+    slow, images = slow_copy(fast), torch.randn(16, 1, 32, 32)
+    assert torch.equal(slow(images), slow(images))
+    assert not torch.allclose(fast(images), fast(images), atol=0.1)
 
 
 def test_a_queue_drops_the_oldest_whatever_the_batches():

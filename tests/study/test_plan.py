@@ -4,6 +4,7 @@ import pytest
 
 from hounsfield.data.store import write_store
 from hounsfield.errors import ConfigError, LabelError, LeakError
+from hounsfield.study import pretraining
 from hounsfield.study.config import load_study
 from hounsfield.study.plan import plan
 
@@ -56,8 +57,26 @@ def test_a_changed_setting_renames_only_the_cells_that_it_touches(study):
     assert free.pretrainings.keys() == before.pretrainings.keys()
     assert hashes(free) == hashes(before)
 
+    some = {"spark": {**SPARK["spark"], "drop_path": 0.1}}
+    assert not hashes(before, arm="spark") & hashes(
+        plan(study(arms=["scratch", "spark"], pretrain=some)), arm="spark"
+    )
+
     longer = plan(study(budget={"steps": 21, "batch": 8, "lr": 0.01}))
     assert not hashes(before) & hashes(longer)
+
+
+def test_a_setting_that_came_later_is_in_the_name_only_of_pretrainings_that_use_it(
+    study, monkeypatch
+):
+    named = []
+    monkeypatch.setattr(pretraining, "hash_of", lambda facts: named.append(facts[1]) or "name")
+    for drop_path in (0.0, 0.1):
+        spark = {"spark": {**SPARK["spark"], "drop_path": drop_path}}
+        plan(study(arms=["scratch", "spark"], pretrain=spark))
+    before, after = named[0], named[-1]
+    assert "drop_path" not in before
+    assert after == {**before, "drop_path": 0.1}
 
 
 @pytest.mark.parametrize("keep_out", ["val_and_test", "test"])

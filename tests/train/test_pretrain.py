@@ -208,6 +208,7 @@ def test_each_papers_settings_give_its_peak_rate(store, method, name, peak, epoc
     assert paper.optim.name == name
     assert paper.optim.peak(paper.batch_size) == pytest.approx(peak)
     assert paper.budget.epochs == epochs
+    assert paper.drop_path == (0.05 if method == "spark" else 0.0)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +226,24 @@ def test_each_papers_settings_are_the_methods_own_too(store, method, own):
     assert own.items() <= paper.options.items()
     again = parse(PretrainConfig, paper.model_dump(mode="json"), where="config.json")
     assert again == paper
+
+
+def test_a_run_without_stochastic_depth_is_one_from_before_there_was_any(store, tmp_path):
+    finished = pretrain(config(store), tmp_path / "run")
+    before = json.loads((finished.folder / "config.json").read_bytes())
+    assert before["identity"].get("drop_path") is None
+    assert before["config"].pop("drop_path") == 0.0
+    assert parse(PretrainConfig, before["config"], where="config.json") == config(store)
+    with pytest.raises(OutputError, match=r"drop_path \(None there, 0\.1 now\)"):
+        pretrain(config(store, drop_path=0.1), tmp_path / "run")
+
+
+def test_what_was_trained_with_stochastic_depth_is_saved_without_a_trace_of_it(store, tmp_path):
+    run = pretrain(config(store, drop_path=0.5), tmp_path / "dropped")
+    plain = pretrain(config(store), tmp_path / "plain")
+    dropped, kept = (load_file(one.folder / "encoder.safetensors") for one in (run, plain))
+    assert dropped.keys() == kept.keys()
+    assert any(not np.array_equal(dropped[name], kept[name]) for name in kept)  # it was at work
 
 
 def test_what_is_given_beside_a_papers_settings_counts(store):

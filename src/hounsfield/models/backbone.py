@@ -5,6 +5,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import DropPath
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
@@ -50,10 +51,12 @@ def create(name: str, *, channels: int = 1, seed: int = 0, drop_path: float = 0.
         name: A timm convolutional network's name, or one of `SMALL`.
         channels: Input channels.
         seed: Decides the initial weights; the global generator is left as it was.
-        drop_path: Rate of stochastic depth.
+        drop_path: Of the last residual branch, the share of images that skip it in training
+            (stochastic depth, arXiv 1603.09382); it grows from 0 at the first.
 
     Raises:
-        ConfigError: No network has this name, or it has no spatial feature maps.
+        ConfigError: No network has this name, it has no spatial feature maps, or it knows no
+            stochastic depth and is to have it.
     """
     if name not in SMALL and not timm.is_model(name):
         raise ConfigError(one_of("backbone", name, [*SMALL, *timm.list_models()]))
@@ -68,11 +71,24 @@ def create(name: str, *, channels: int = 1, seed: int = 0, drop_path: float = 0.
                 **SMALL[name],
             )
         else:
-            # Some networks (DenseNet) know no stochastic depth, not even none of it.
-            options = {"drop_path_rate": drop_path} if drop_path else {}
-            net = timm.create_model(
-                name, pretrained=False, in_chans=channels, num_classes=0, **options
-            )
+            net = _from_timm(name, channels=channels, drop_path=drop_path)
     if not hasattr(net, "feature_info"):
         raise ConfigError(f"backbone {name!r} has no spatial feature maps; choose a CNN.")
     return Backbone(name, net, channels=channels)
+
+
+def _from_timm(name: str, *, channels: int, drop_path: float) -> nn.Module:
+    options = {"drop_path_rate": drop_path} if drop_path else {}  # some know not even none of it
+    try:
+        net = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=0, **options)
+        drops = any(isinstance(layer, DropPath) for layer in net.modules())  # not all say a word
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        drops = False
+    if drop_path and not drops:
+        raise ConfigError(
+            f"backbone {name!r} has no residual branches that timm can drop, and drop_path = "
+            f"{drop_path}. Set drop_path = 0, or choose a ResNet or ConvNeXt, for example."
+        )
+    return net

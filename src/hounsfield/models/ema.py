@@ -4,14 +4,22 @@ import copy
 from typing import TypeVar
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def slow_copy(fast: M) -> M:
-    """A copy of `fast` that no optimiser moves."""
-    return copy.deepcopy(fast).requires_grad_(requires_grad=False)
+    """A copy of `fast` that no optimiser moves and that drops no path: a target has no chance.
+
+    So Caron et al. do it, arXiv 2104.14294, whose teacher has no stochastic depth either.
+    """
+    slow = copy.deepcopy(fast).requires_grad_(requires_grad=False)
+    for layer in slow.modules():
+        if isinstance(layer, DropPath):
+            layer.drop_prob = 0.0
+    return slow
 
 
 @torch.no_grad()

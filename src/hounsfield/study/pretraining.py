@@ -113,6 +113,8 @@ def pretraining(
     without = tuple(sorted(never_seen & present))
     decides = parsed.model_dump(mode="json", exclude={"stores", "device"})
     decides["loop"] |= {name: LoopConfig.model_fields[name].default for name in FREE}
+    if not parsed.drop_path:  # a pre-training from before there was this setting keeps its name
+        del decides["drop_path"]
     if init is not None:
         decides["init"] = init  # what is in it, wherever it lies
     facts = [RECIPE, decides, [store.hash for store in opened], without]

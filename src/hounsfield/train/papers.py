@@ -36,9 +36,11 @@ PAPERS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         # Tian et al., arXiv 2301.03580, section 4.1, and
         # https://github.com/keyu-tian/SparK/blob/a63e386f8e5186bc07ad7fce86e06b08f48a61ea/pretrain/utils/arg_util.py
         # https://github.com/keyu-tian/SparK/blob/a63e386f8e5186bc07ad7fce86e06b08f48a61ea/pretrain/utils/lr_control.py
+        # https://github.com/keyu-tian/SparK/blob/a63e386f8e5186bc07ad7fce86e06b08f48a61ea/pretrain/models/__init__.py
         "spark": {
             "batch_size": 4096,
             "budget": {"epochs": 1600},
+            "drop_path": 0.05,  # of a ResNet-50; the code has 0.08 to 0.4 for larger networks
             "optim": {
                 "name": "lamb",
                 "lr": 2e-4,
@@ -99,12 +101,11 @@ PAPERS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     }
 )
 # Unlike the papers of MoCo and SwAV, whose code decays biases and norms too, none of ours does:
-# decay on a norm's scale works against the norm and helps no method here. Unlike SparK's code,
-# which drops 5 % of a ResNet-50's residual branches while it trains, ours drops none.
+# decay on a norm's scale works against the norm and helps no method here.
 
 
 def defaults(method: str, settings: str) -> Mapping[str, Any]:
-    """Batch size, budget, optimiser and options of `method` under `settings`, "small" or "paper".
+    """What `method` is trained with under `settings`, "small" or "paper".
 
     Options are those whose value is not already the default of the method's own configuration.
 

@@ -52,9 +52,11 @@ class PretrainConfig(Config):
         leave_out: Splits whose slices are never shown; slices without a split are shown.
         backbone: timm's name, or one of our small ones.
         channels: Of the network's input; the grey image is repeated over them.
+        drop_path: Stochastic depth: of the last residual branch, the share of images that skip it
+            in training; less of the earlier ones. Nothing is dropped afterwards.
         image_size: Height and width of the (large) views in pixels.
-        settings: Where batch size, budget, optimiser and the method's own settings come from:
-            ours for a small corpus, or the method's paper.
+        settings: Where batch size, budget, optimiser, drop_path and the method's own settings come
+            from: ours for a small corpus, or the method's paper.
         batch_size: Images of one forward pass, over all processes.
         budget: In epochs, steps or hours.
         optim: Optimiser and rates.
@@ -75,6 +77,7 @@ class PretrainConfig(Config):
     leave_out: tuple[Literal["train", "val", "test"], ...] = ("val", "test")
     backbone: str = "resnet50"
     channels: PositiveInt = 1
+    drop_path: float = Field(ge=0.0, lt=1.0)
     image_size: PositiveInt = 224
     init: str = RANDOM
     settings: Literal["small", "paper"] = "small"
@@ -105,6 +108,7 @@ class PretrainConfig(Config):
             "batch_size": filled["batch_size"],
             "budget": filled["budget"],
             "recipe": method.recipe,
+            "drop_path": filled.get("drop_path", 0.0),
             **values,
             "optim": _filled(filled["optim"], values.get("optim", {})),
             "options": parse(method.config_class, options, where=f"[{method.name}]").model_dump(
@@ -248,7 +252,10 @@ def build(config: PretrainConfig, *, corpus_size: int) -> Method:
     """The method of `config` around its backbone, with weights that its seed decides."""
     kind = find(config.method)
     backbone = create(
-        config.backbone, channels=config.channels, seed=seed_of(config.seed, "backbone")
+        config.backbone,
+        channels=config.channels,
+        seed=seed_of(config.seed, "backbone"),
+        drop_path=config.drop_path,
     )
     if config.init != RANDOM:
         load_into(backbone, config.init)

@@ -61,6 +61,8 @@ def identity(config: Config, stores: Mapping[str, Store], chosen: Rows) -> dict[
         del values[free]
     for free in FREE:
         del values["loop"][free]
+    if not values["drop_path"]:  # runs from before there was this setting go on
+        del values["drop_path"]
     if values["init"] != RANDOM:  # what is in it, wherever it lies
         values["init"] = find(values["init"], backbone=values["backbone"])[0].sha256
     seen = [
