@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hounsfield.augment.views import recipe
 from hounsfield.data.store import Store
-from hounsfield.data.window import window_of
+from hounsfield.data.window import ends_of
 from hounsfield.errors import WeightsError
 from hounsfield.models.backbone import Backbone, create
 from hounsfield.models.pretrained import Card, fill
@@ -104,11 +104,8 @@ def load_encoder(
     network = create(name, channels=channels or _number(file, "channels", 1, 64) or 1)
     card = fill(network, card, file)
     size = image_size or _number(file, "image_size", SMALLEST_PX, LARGEST_PX) or default_size
-    window = window or _window(file) or DEFAULT_WINDOW
-    if isinstance(window, str):
-        named = window_of(window)
-        window = (named.low, named.high)
-    return Encoder(network.eval().to(device), card, size, window)
+    window_hu = ends_of(window or _window(file) or DEFAULT_WINDOW)
+    return Encoder(network.eval().to(device), card, size, window_hu)
 
 
 def embed(

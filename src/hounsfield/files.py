@@ -1,6 +1,7 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all; JSON that may not be there."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -9,9 +10,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hounsfield.errors import DiskError, OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
 
 _DISK = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
@@ -47,6 +53,31 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_whole` of `value` as indented JSON; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_parquet(path: Path, table: "pl.DataFrame") -> None:
+    """`write_whole` of `table`."""
+    content = io.BytesIO()
+    table.write_parquet(content)
+    write_whole(path, content.getvalue())
+
+
+def write_png(path: Path, pixels: "NDArray[np.uint8]") -> None:
+    """`write_whole` of greys `(height, width)` or colours `(height, width, 3)` as PNG."""
+    from PIL import Image  # nobody waits for it who writes no picture
+
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
+    write_whole(path, content.getvalue())
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none that can be read."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @contextmanager

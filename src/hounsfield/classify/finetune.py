@@ -18,8 +18,8 @@ from hounsfield.classify.units import LEVELS, Level, Units, units_of
 from hounsfield.config import Config
 from hounsfield.data.split import Split, hold_out, missing_classes
 from hounsfield.data.store import Store
-from hounsfield.data.window import Window, window_of
-from hounsfield.encoder import Encoder, load_encoder
+from hounsfield.data.window import Window, ends_of
+from hounsfield.encoder import DEFAULT_WINDOW, Encoder, load_encoder
 from hounsfield.errors import LabelError, TrainingError
 from hounsfield.files import disk_errors, write_json
 from hounsfield.lock import new_folder
@@ -198,13 +198,10 @@ def _start(config: FinetuneConfig, store: Store) -> Encoder:
             window=config.window,
             default_size=store.size,
         )
-    window = config.window or "wide"
-    if isinstance(window, str):
-        named = window_of(window)
-        window = (named.low, named.high)
+    window_hu = ends_of(config.window or DEFAULT_WINDOW)
     backbone = create(config.backbone or "resnet50", seed=seed_of(config.seed, "backbone"))
     card = Card(source=SCRATCH, file="", sha256="", origin=SCRATCH, backbone=backbone.name)
-    return Encoder(backbone, card, config.image_size or store.size, window)
+    return Encoder(backbone, card, config.image_size or store.size, window_hu)
 
 
 def _network(trained: Trained) -> Classifier:

@@ -7,20 +7,18 @@ estimate (Selvaraju et al., Grad-CAM, arXiv 1610.02391, without its ReLU and poo
 """
 
 import hashlib
-import io
 import re
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from hounsfield.classify.kept import Kept
 from hounsfield.classify.scans import Scan
-from hounsfield.files import write_whole
+from hounsfield.files import write_png
 
 BATCH = 16
 RED, BLUE = (1.0, 0.15, 0.1), (0.1, 0.35, 1.0)  # for, against
@@ -43,7 +41,7 @@ def write_heatmaps(kept: Kept, scan: Scan, folder: Path) -> None:
         maps, classes = evidence(kept, views)
         for place, (view, heat, own) in enumerate(zip(views, maps, classes.tolist(), strict=True)):
             name = f"{first + place:04d}_{_plain(kept.facts.classes[own])}.png"
-            write_whole(folder / _plain(scan.series) / name, _picture(view[0], heat))
+            write_png(folder / _plain(scan.series) / name, _picture(view[0], heat))
 
 
 def evidence(kept: Kept, views: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,18 +65,15 @@ def evidence(kept: Kept, views: Tensor) -> tuple[Tensor, Tensor]:
     return (gradient * features.detach()).sum(1), classes
 
 
-def _picture(view: Tensor, heat: Tensor) -> bytes:
-    """A PNG: the slice in grey under its evidence, which is shown as a share of its greatest."""
+def _picture(view: Tensor, heat: Tensor) -> NDArray[np.uint8]:
+    """`(height, width, 3)`: the slice in grey under its evidence, as a share of the greatest."""
     low, high = view.min(), view.max()
     grey = ((view - low) / (high - low).clamp(min=1e-6)).cpu().numpy()
     spread = F.interpolate(heat[None, None], size=view.shape, mode="bilinear", align_corners=False)[
         0, 0
     ]
     strength = (spread / spread.abs().max().clamp(min=1e-12)).cpu().numpy()
-    painted = _paint(grey, strength)
-    file = io.BytesIO()
-    Image.fromarray((255 * painted).astype(np.uint8)).save(file, format="PNG")
-    return file.getvalue()
+    return (255 * _paint(grey, strength)).astype(np.uint8)
 
 
 def _paint(grey: NDArray[np.float32], strength: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,6 +1,5 @@
 """What a store holds, for people and for programs; and a picture of it."""
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,12 +8,11 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from PIL import Image
 
 from hounsfield.data.assemble import Flow
 from hounsfield.data.labels import rows_named
 from hounsfield.data.store import Store
-from hounsfield.files import write_whole
+from hounsfield.files import write_png
 from hounsfield.units import DISPLAY_MAX
 
 HU_EDGES: Final = (-32768, -950, -700, -200, -30, 20, 100, 300, 1000, 32768)
@@ -144,9 +142,7 @@ def write_montage(store: Store, path: Path) -> None:
     for place, image in enumerate(grey):
         top, left = (place // columns) * store.size, (place % columns) * store.size
         canvas[top : top + store.size, left : left + store.size] = image
-    buffer = io.BytesIO()
-    Image.fromarray(canvas).save(buffer, format="PNG")
-    write_whole(path, buffer.getvalue())
+    write_png(path, canvas)
 
 
 def _lost(store: Store) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ STORE/
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from hounsfield import __version__
 from hounsfield.config import Config
 from hounsfield.errors import ConfigError, StoreError
-from hounsfield.files import disk_errors, folder_whole, write_text, write_whole
+from hounsfield.files import disk_errors, folder_whole, read_object, write_text, write_whole
 
 FORMAT_VERSION = 1
 SHARD_BYTES = 256 * 2**20
@@ -329,21 +328,13 @@ def _read_facts(path: Path) -> StoreFacts:
     try:
         facts = StoreFacts.model_validate_json(file.read_bytes())
     except (ValueError, ConfigError, OSError) as error:
-        version = _format_version(file)
+        version = read_object(file).get("format_version")
         if version not in (None, FORMAT_VERSION):
             raise _foreign(path, version) from None
         raise _damaged(path, f"store.json cannot be read ({_first_line(error)})") from None
     if facts.format_version != FORMAT_VERSION:
         raise _foreign(path, facts.format_version)
     return facts
-
-
-def _format_version(file: Path) -> object:
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, OSError):
-        return None
-    return content.get("format_version") if isinstance(content, dict) else None
 
 
 def _read_index(path: Path, facts: StoreFacts) -> tuple[pl.DataFrame, str]:

@@ -50,6 +50,18 @@ def window_of(name: str) -> Window:
     return WINDOWS[name]
 
 
+def ends_of(window: str | tuple[float, float]) -> tuple[float, float]:
+    """Low and high in HU of a window that is given by its name, or by them.
+
+    Raises:
+        ConfigError: There is no such window.
+    """
+    if not isinstance(window, str):
+        return window
+    named = window_of(window)
+    return named.low, named.high
+
+
 def to_unit(images: Tensor, is_hu: Tensor, window: Window) -> Tensor:
     """Stored slices in [0, 1].
 

@@ -1,7 +1,6 @@
 """`export`: weights, manifest, probe and model card in one folder, proven before it is there."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from hounsfield.errors import ConfigError, WeightsError, one_of
 from hounsfield.export.card import model_card
 from hounsfield.export.formats import FORMATS, MEAN, STD, Format
 from hounsfield.export.network import Network
-from hounsfield.files import write_json, write_text, write_whole
+from hounsfield.files import read_object, write_json, write_text, write_whole
 from hounsfield.lock import new_folder
 from hounsfield.provenance import origin
 from hounsfield.seeding import seed_of
@@ -139,7 +138,7 @@ def _input(encoder: Encoder, *, channels: int) -> dict[str, Any]:
 def _past(run: str | Path, encoder: Encoder) -> dict[str, Any]:
     """How the weights came to be: from the run's own files where they lie beside the weights."""
     folder = Path(run) if Path(run).is_dir() else Path(run).parent
-    config, ended = _json(folder / "config.json"), _json(folder / "run.json")
+    config, ended = read_object(folder / "config.json"), read_object(folder / "run.json")
     settings = {**config.get("config", {})}
     start = str(settings.get("init", ""))
     if start and Path(start).exists():
@@ -158,11 +157,3 @@ def _past(run: str | Path, encoder: Encoder) -> dict[str, Any]:
         "metrics": {key: ended[key] for key in measured if key in ended},
         "weights_sha256": encoder.card.sha256,
     }
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -5,8 +5,6 @@ written last, says of which cells all of this is.
 """
 
 import hashlib
-import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from hounsfield import __version__
-from hounsfield.files import write_json, write_whole
+from hounsfield.files import read_object, write_json, write_parquet
 from hounsfield.judge.answers import Answer, answers
 from hounsfield.judge.declared import SCRATCH, Declared, Primary, declared
 from hounsfield.judge.family import holm
@@ -91,12 +89,8 @@ def judge(folder: Path, out: Path | None = None) -> Results:
 
 def is_judged(folder: Path) -> bool:
     """Whether the results in `folder` are of its plan and its cells as they are now."""
-    try:
-        content = json.loads((folder / JUDGED).read_bytes())
-    except (OSError, ValueError):
-        return False
     there = all((folder / name).is_file() for name in WRITTEN)
-    return there and isinstance(content, dict) and content.get("inputs") == _inputs(folder)
+    return there and read_object(folder / JUDGED).get("inputs") == _inputs(folder)
 
 
 def _inputs(folder: Path) -> str:
@@ -163,10 +157,8 @@ def _adjusted(found: Sequence[Answer], primary: Primary) -> list[Answer]:
 
 
 def _write(folder: Path, results: Results, judged: str) -> None:
-    buffer = io.BytesIO()
-    results.table.write_parquet(buffer)
     table, told, left_out = (folder / name for name in WRITTEN)
-    write_whole(table, buffer.getvalue())
+    write_parquet(table, results.table)
     write_json(told, [asdict(verdict) for verdict in results.verdicts])
     write_json(left_out, [asdict(cell) for cell in results.left_out])
     write_json(folder / JUDGED, {"inputs": judged, **origin()})

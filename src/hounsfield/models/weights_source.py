@@ -10,6 +10,7 @@ from typing import Any
 import timm
 
 from hounsfield.errors import WeightsError
+from hounsfield.files import read_object
 from hounsfield.models.weights_file import WeightsFile, read_weights
 
 IMAGENET = "imagenet"  # as a source: timm's default ImageNet weights of the backbone
@@ -151,7 +152,7 @@ def _from_hub(source: str, repo: str, revision: str | None) -> tuple[Card, Weigh
 
 def _hub_facts(config: Path) -> dict[str, str]:
     """Licence and corpus from a hub's `config.json`, where it has timm's `pretrained_cfg`."""
-    values = _json(config).get("pretrained_cfg", {})
+    values = read_object(config).get("pretrained_cfg", {})
     facts = {}
     if isinstance(values, dict):
         facts["licence"] = str(values.get("license", ""))
@@ -162,10 +163,10 @@ def _hub_facts(config: Path) -> dict[str, str]:
 
 def _beside(path: Path) -> dict[str, str]:
     """What lies beside a file: an export's `manifest.json`, or torchvision's word by its name."""
-    run = _json(path.parent / "config.json").get("identity", {})
+    run = read_object(path.parent / "config.json").get("identity", {})
     if path.name in RUN_FILES and isinstance(run, dict) and run.get("data"):
         return {"stores": json.dumps([part.get("store", "") for part in run["data"]])}
-    manifest = _json(path.parent / "manifest.json")
+    manifest = read_object(path.parent / "manifest.json")
     if manifest.get("file") == path.name:
         return {
             key: value if isinstance(value, str) else json.dumps(value)
@@ -215,11 +216,3 @@ def _listed(text: str) -> tuple[str, ...]:
     except ValueError:
         values = [text]
     return tuple(str(value) for value in values) if isinstance(values, list) else (str(values),)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}  # not ours, or not there: the card stays silent
-    return values if isinstance(values, dict) else {}

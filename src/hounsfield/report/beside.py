@@ -1,13 +1,12 @@
 """What lies beside the page: figures for print, tables for papers and programs, the methods."""
 
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 
 import polars as pl
 import vl_convert
 
-from hounsfield.files import sweep, write_text, write_whole
+from hounsfield.files import sweep, write_parquet, write_text, write_whole
 from hounsfield.progress import bar
 from hounsfield.report import latex
 from hounsfield.report.drawing import VEGA_LITE, Figure
@@ -35,10 +34,10 @@ def write_beside(study: Study, figures: Sequence[Figure], out: Path) -> None:
     for kind, table in tables(study.results):
         name = FILES.get(kind, f"{kind}s")
         write_text(out / "tables" / f"{name}.csv", table.write_csv())
-        write_whole(out / "tables" / f"{name}.parquet", _parquet(table))
+        write_parquet(out / "tables" / f"{name}.parquet", table)
         write_text(out / "tables" / f"{name}.tex", latex.long(study, kind))
     write_text(out / "tables" / "label_curves.tex", latex.wide(study))
-    write_whole(out / "results.parquet", _parquet(study.results))
+    write_parquet(out / "results.parquet", study.results)
     write_text(out / "methods.md", methods(study, figures))
 
 
@@ -56,9 +55,3 @@ def tables(results: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
         rows = results.filter(pl.col("kind") == kind)
         empty = [name for name in rows.columns if rows[name].null_count() == len(rows)]
         yield kind, rows.drop("kind", *empty)
-
-
-def _parquet(table: pl.DataFrame) -> bytes:
-    buffer = BytesIO()
-    table.write_parquet(buffer)
-    return buffer.getvalue()

@@ -1,6 +1,5 @@
 """What the judged images of a study share with what anything in the study has seen."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from hounsfield.data.leaks import Leak, Side, by_pair
 from hounsfield.data.store import Store
 from hounsfield.errors import LeakError
-from hounsfield.files import write_json
+from hounsfield.files import read_object, write_json
 from hounsfield.progress import bar
 from hounsfield.study.hashes import hash_of
 from hounsfield.study.plan import Plan
@@ -96,8 +95,5 @@ def _key(plan: Plan) -> str:
 
 
 def _known(out: Path, key: str) -> list[dict[str, Any]] | None:
-    try:
-        content = json.loads((out / FILE).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return content["leaks"] if isinstance(content, dict) and content.get("key") == key else None
+    content = read_object(out / FILE)
+    return content["leaks"] if content.get("key") == key else None

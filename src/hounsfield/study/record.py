@@ -1,6 +1,5 @@
 """What a study's folder says of the study: `study.json`, `splits.parquet`, `ladders.parquet`."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import polars as pl
 from hounsfield.data.leaks import Leak
 from hounsfield.data.split import patients_hash
 from hounsfield.data.store import Store
-from hounsfield.files import write_json, write_whole
+from hounsfield.files import write_json, write_parquet
 from hounsfield.provenance import machine, origin
 from hounsfield.study.plan import Plan
 from hounsfield.study.task import Task, count
@@ -47,9 +46,7 @@ def write_plan(plan: Plan, out: Path, *, leaks: list[dict[str, Any]]) -> None:
         for patient in getattr(rung, part)
     ]  # fmt: skip
     for name, rows in (("splits", splits), ("ladders", ladders)):
-        content = io.BytesIO()
-        pl.DataFrame(rows, infer_schema_length=None).write_parquet(content)
-        write_whole(out / f"{name}.parquet", content.getvalue())
+        write_parquet(out / f"{name}.parquet", pl.DataFrame(rows, infer_schema_length=None))
 
 
 def _primary_changed(primary: Any, out: Path) -> bool:

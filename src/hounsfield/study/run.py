@@ -1,6 +1,5 @@
 """A study from plan to judged results: pre-trainings, then cells; what is finished stays."""
 
-import json
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 from hounsfield.data.store import Store
 from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun, MachineError, OutputError
-from hounsfield.files import check_space, sweep
+from hounsfield.files import check_space, read_object, sweep
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
 from hounsfield.study import features, leakage
@@ -119,7 +118,7 @@ def _refuse_another(plan: Plan, out: Path) -> None:
 
     A store may have grown or moved, but not both.
     """
-    theirs = _read(out / "study.json")
+    theirs = read_object(out / "study.json")
     if theirs.get("name") != plan.config.name:
         raise OutputError(
             f"{out} holds the study {theirs.get('name')!r}, not {plan.config.name!r}. Choose "
@@ -258,13 +257,4 @@ def _status(out: Path, cell: Cell) -> str | None:
 
 
 def _cell_facts(out: Path, cell: Cell) -> dict[str, Any]:
-    return _read(out / "cells" / cell.hash / "cell.json")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The table in a JSON file; empty where there is none that can be read."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return read_object(out / "cells" / cell.hash / "cell.json")

@@ -15,8 +15,7 @@ from hounsfield.augment.views import recipe
 from hounsfield.config import Config, overridden, parse, placed, read_toml
 from hounsfield.data.batches import Batch, Batches
 from hounsfield.data.store import Store
-from hounsfield.data.window import WINDOWS
-from hounsfield.errors import ConfigError, one_of
+from hounsfield.data.window import ends_of
 from hounsfield.files import check_space, sweep
 from hounsfield.lock import held
 from hounsfield.methods import METHODS, find
@@ -122,11 +121,7 @@ class PretrainConfig(Config):
         Raises:
             ConfigError: No window has this name.
         """
-        if not isinstance(self.window, str):
-            return self.window
-        if self.window not in WINDOWS:
-            raise ConfigError(one_of("window", self.window, WINDOWS))
-        return WINDOWS[self.window].low, WINDOWS[self.window].high
+        return ends_of(self.window)
 
 
 def load_pretrain(path: Path, *, overrides: Sequence[str] = ()) -> PretrainConfig:

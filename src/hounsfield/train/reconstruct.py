@@ -1,6 +1,5 @@
 """A picture of what SparK has learnt: slices, what it saw of them, and what it drew."""
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from hounsfield.augment.views import recipe
@@ -16,7 +14,7 @@ from hounsfield.config import parse
 from hounsfield.data.batches import Pool
 from hounsfield.data.store import Store
 from hounsfield.errors import ConfigError, WeightsError
-from hounsfield.files import write_whole
+from hounsfield.files import write_png
 from hounsfield.methods import find
 from hounsfield.methods.spark import SparK
 from hounsfield.seeding import seed_of, stream
@@ -75,10 +73,7 @@ def reconstruct(run: Path, store: Store, out: Path, *, slices: int = 6, seed: in
     """
     pool = Pool([store], [np.arange(len(store))])
     shown = drawings(run, pool, some_of(pool, slices=slices, seed=seed), seed=seed)
-    sheet = _sheet([_colour(shown.whole), shown.visible, _colour(shown.drawn)])
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, format="PNG")
-    write_whole(out, buffer.getvalue())
+    write_png(out, _sheet([_colour(shown.whole), shown.visible, _colour(shown.drawn)]))
 
 
 def drawings(run: Path, pool: Pool, places: NDArray[np.int64], *, seed: int) -> Drawings:
