@@ -182,7 +182,7 @@ def test_controls_alone_raise_no_question_and_no_budget_touches_them(study):
         (
             {"tasks": {"x": {"store": "ct", "label": "lesion", "level": "patient"}}},
             LabelError,
-            "10 patients carry more than one value of 'lesion'",
+            "10 patients with more than one value of 'lesion'",
         ),
         (
             {"tasks": {"x": {"store": "ct", "label": "lesion", "where": {"shar": 1}}}},
@@ -215,6 +215,16 @@ def test_controls_alone_raise_no_question_and_no_budget_touches_them(study):
             {"arms": ["spark"], "pretrain": {"spark": {"backbone": "resnet18"}}},
             ConfigError,
             "backbone 'resnet18' is not the study's, 'resnet10_tiny'",
+        ),
+        (
+            {"arms": ["spark"], "pretrain": {"spark": {"leave_out": ["test"]}}},
+            ConfigError,
+            r"leave_out = \['test'\] has no say .* keep_out \(val_and_test\)",
+        ),
+        (
+            {"backbone": "vit_tiny_patch16_224"},
+            ConfigError,
+            r"image_size 32 does not go through vit_tiny_patch16_224: .* made for 224 px",
         ),
     ],
 )
@@ -254,7 +264,7 @@ def test_a_patient_in_both_train_and_test_is_refused(study, tmp_path):
         }
     )
     torn = write_store(tmp_path / "torn", images, index).path
-    with pytest.raises(LeakError, match="1 patients stand in both train and test: a"):
+    with pytest.raises(LeakError, match="1 patient in both train and test: a"):
         plan(study(stores={"ct": str(torn)}, val_share=0))
 
 

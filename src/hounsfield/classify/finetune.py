@@ -38,6 +38,7 @@ from hounsfield.study.task import Level as TaskLevel
 from hounsfield.study.trained import ENOUGH, Trained
 from hounsfield.study.worker import labels_of
 from hounsfield.train.device import DeviceName, fabric
+from hounsfield.wording import plural
 
 SCRATCH = "scratch"
 PARTS = ("train", "val", "test")
@@ -105,7 +106,7 @@ class Finetuned:
             + ", ".join(
                 f"{name} {value:.3f}" for name, value in sorted(values.items()) if name != N
             )
-            + f" ({values[N]:g} patients)"
+            + f" ({plural(int(values[N]), 'patient')})"
             for part, levels in facts.metrics.items()
             for level, values in levels.items()
         ]
@@ -128,6 +129,7 @@ def finetune(config: FinetuneConfig, out: Path) -> Finetuned:
         task = _task(config)
         split = _split(task, config)
         encoder = _start(config, store)
+        encoder.backbone.check_size(encoder.image_size)
         on = fabric(config.device)
         images = store_images.read(task, on.device)
         images = replace(images, window=Window(*encoder.window_hu))

@@ -10,6 +10,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from hounsfield.errors import ConfigError, one_of
+from hounsfield.wording import plural
 
 # Ours: small residual networks for few labels and few cores, built from timm's own parts.
 SMALL: Mapping[str, Mapping[str, Any]] = {
@@ -38,6 +39,27 @@ class Backbone(nn.Module):
         widened = getattr(net, "head_hidden_size", None)
         self.embed_dim = int(widened or net.num_features)  # type: ignore[arg-type]
         self.stride = int(net.feature_info[-1]["reduction"])  # type: ignore[index]
+
+    def check_size(self, size: int) -> None:
+        """Refuse images that do not go through; some networks take one size alone.
+
+        Args:
+            size: Height and width of the images in pixels.
+
+        Raises:
+            ConfigError: The network fails on an image of this size.
+        """
+        training, some = self.training, next(self.parameters())
+        try:
+            with torch.no_grad():
+                self.eval()(some.new_zeros(1, self.channels, size, size))
+        except Exception as error:  # networks assert, divide and index as they like
+            raise ConfigError(
+                f"image_size {size} does not go through {self.name}: {_reason(error)}. "
+                f"{_made_for(self.net, size)}"
+            ) from error
+        finally:
+            self.train(training)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `(batch, embed_dim)` of images `(batch, channels, height, width)`."""
@@ -82,9 +104,12 @@ def _from_timm(name: str, *, channels: int, drop_path: float) -> nn.Module:
     try:
         net = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=0, **options)
         drops = any(isinstance(layer, DropPath) for layer in net.modules())  # not all say a word
-    except TypeError as error:
-        if "drop_path_rate" not in str(error):
-            raise
+    except Exception as error:  # the constructors of a thousand networks
+        if not (isinstance(error, TypeError) and "drop_path_rate" in str(error)):
+            raise ConfigError(
+                f"timm cannot make the backbone {name!r} with {plural(channels, 'input channel')}: "
+                f"{_reason(error)}. Choose another."
+            ) from error
         drops = False
     if drop_path and not drops:
         raise ConfigError(
@@ -92,3 +117,17 @@ def _from_timm(name: str, *, channels: int, drop_path: float) -> nn.Module:
             f"{drop_path}. Set drop_path = 0, or choose a ResNet or ConvNeXt, for example."
         )
     return net
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong."""
+    said = str(error).strip().splitlines()
+    return said[0].rstrip(".") if said else type(error).__name__
+
+
+def _made_for(net: nn.Module, size: int) -> str:
+    """What to do about a size that does not go through."""
+    made_for = (getattr(net, "pretrained_cfg", None) or {}).get("input_size", (0,))[-1]
+    if made_for in (0, size):
+        return "Choose another backbone."
+    return f"It is made for {made_for} px: give that, or choose a backbone that takes other sizes."

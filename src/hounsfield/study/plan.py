@@ -237,13 +237,15 @@ def _budget(protocol: str, kind: ArmKind, task: str, config: StudyConfig) -> dic
 
 
 def _check_size(config: StudyConfig) -> None:
-    stride = create(config.backbone).stride
+    backbone = create(config.backbone)
+    stride = backbone.stride
     if config.image_size % stride:
         below = max(config.image_size // stride, 1) * stride
         raise ConfigError(
             f"image_size {config.image_size} is not a multiple of {stride}, the stride of "
             f"{config.backbone}. Use {below} or {below + stride}."
         )
+    backbone.check_size(config.image_size)
 
 
 def _primary(config: StudyConfig) -> Primary | None:

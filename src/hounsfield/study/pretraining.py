@@ -86,6 +86,12 @@ def pretraining(
     Raises:
         ConfigError: A setting is not allowed, or a store is not known.
     """
+    if "leave_out" in config.pretrain[name]:
+        raise ConfigError(
+            f"pretrain.{name}: leave_out = {config.pretrain[name]['leave_out']!r} has no say in a "
+            f"study, whose keep_out ({config.keep_out}) keeps patients out of every pre-training "
+            "alike. Take the line out, and set keep_out of the study."
+        )
     settings = {
         "method": name,
         "backbone": config.backbone,

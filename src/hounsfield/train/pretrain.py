@@ -252,6 +252,7 @@ def build(config: PretrainConfig, *, corpus_size: int) -> Method:
         seed=seed_of(config.seed, "backbone"),
         drop_path=config.drop_path,
     )
+    backbone.check_size(config.image_size)
     if config.init != RANDOM:
         load_into(backbone, config.init)
     with torch.random.fork_rng(devices=[]):
