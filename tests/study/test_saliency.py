@@ -8,6 +8,7 @@ from hounsfield.study.classifier import Classifier
 from hounsfield.study.plan import plan
 from hounsfield.study.run import run
 from hounsfield.study.saliency import grad_cam, write_saliency
+from hounsfield.study.worker import Worker
 
 
 def classifier() -> Classifier:
@@ -58,3 +59,26 @@ def test_mistakes_of_networks_get_a_map_and_those_of_controls_do_not(study, tmp_
             assert (listed.parent / entry["saliency"]).read_bytes().startswith(b"\x89PNG")
         else:
             assert "saliency" not in entry
+
+
+def test_maps_stay_when_the_study_is_run_again_without_them(study, tmp_path, monkeypatch):
+    planned = plan(study(arms=["scratch"], repeats=1, fractions=[1.0]))
+    run(planned, tmp_path)
+    count = write_saliency(planned, tmp_path)
+    listed = tmp_path / "pictures" / "pictures.json"
+    before = listed.read_bytes()
+    run(planned, tmp_path)
+    assert listed.read_bytes() == before
+    monkeypatch.setattr(Worker, "train", None)  # would fail if a model were trained again
+    assert write_saliency(planned, tmp_path) == count > 0
+
+
+def test_a_map_of_another_model_is_not_taken_for_this_ones(study, tmp_path):
+    planned = plan(study(arms=["scratch"], repeats=1, fractions=[1.0]))
+    run(planned, tmp_path)
+    write_saliency(planned, tmp_path)
+    other = plan(study(arms=["scratch"], repeats=1, fractions=[1.0], seed=1))
+    run(other, tmp_path)
+    mistakes = json.loads((tmp_path / "pictures" / "pictures.json").read_text())["mistakes"]
+    assert mistakes
+    assert not any("saliency" in entry for entry in mistakes)

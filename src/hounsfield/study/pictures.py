@@ -20,6 +20,7 @@ from hounsfield.files import write_json, write_whole
 from hounsfield.seeding import stream
 from hounsfield.study.plan import Plan
 from hounsfield.study.pretraining import Pretraining
+from hounsfield.study.saliency import take_up_maps
 from hounsfield.study.task import Task
 from hounsfield.train.reconstruct import drawings, draws, some_of
 from hounsfield.train.run_folder import RUN
@@ -35,7 +36,8 @@ def write_pictures(plan: Plan, out: Path) -> None:
     """Write `pictures/pictures.json` and the PNG files that it names.
 
     The mistakes are of the primary protocol at the largest fraction: of the test units that an
-    arm gets wrong on the mean over its repeats, those with the highest probability.
+    arm gets wrong on the mean over its repeats, those with the highest probability. Maps of theirs
+    that were drawn before are kept.
     """
     folder = out / "pictures"
     paths = {path for task in plan.tasks.values() for path in (task.store, task.external) if path}
@@ -51,6 +53,7 @@ def write_pictures(plan: Plan, out: Path) -> None:
     mistakes = [
         {**facts, **kept(plan.tasks[facts["task"]], row)} for facts, row in _mistakes(plan, out)
     ]
+    take_up_maps(plan, folder, mistakes)
     lists = {
         "montage": [kept(*example) for example in _examples(plan)],
         "reconstructions": [*_reconstructions(plan, out)],

@@ -41,21 +41,28 @@ def write_saliency(plan: Plan, out: Path) -> int:
     _captum()
     listed = out / "pictures" / "pictures.json"
     pictures = json.loads(listed.read_bytes())
-    groups = list(_by_cell(plan, pictures["mistakes"]))
-    worker, done = Worker(plan, out), 0
+    mistakes = pictures["mistakes"]
+    groups = list(_by_cell(plan, [entry for entry in mistakes if "saliency" not in entry]))
+    worker = Worker(plan, out)
     with bar("saliency", total=len(groups)) as progress:
         for cell, entries in groups:
             model = worker.train(cell).model
-            for entry in entries:
-                if model is None:  # frozen features have no network of their own
-                    continue
-                name = f"{Path(entry['file']).stem}_{cell.hash}_{entry['predicted']}.png"
-                write_whole(listed.parent / name, _png(worker, cell, model, entry))
-                entry.update(saliency=name, repeat=REPEAT)
-                done += 1
+            if model is not None:  # frozen features have no network of their own
+                for entry in entries:
+                    png = _png(worker, cell, model, entry)
+                    write_whole(listed.parent / _name(cell, entry), png)
             progress.advance()
+    take_up_maps(plan, listed.parent, mistakes)
     write_json(listed, pictures)
-    return done
+    return sum("saliency" in entry for entry in mistakes)
+
+
+def take_up_maps(plan: Plan, folder: Path, mistakes: list[dict[str, Any]]) -> None:
+    """Tell the mistakes of their maps in `folder`: a map's name has all that decides it."""
+    for cell, entries in _by_cell(plan, mistakes):
+        for entry in entries:
+            if (folder / _name(cell, entry)).exists():
+                entry.update(saliency=_name(cell, entry), repeat=REPEAT)
 
 
 def grad_cam(model: Classifier, view: Tensor, label: int) -> NDArray[np.float64]:
@@ -112,6 +119,11 @@ def _by_cell(
         ]
         if mine:
             yield cell, mine
+
+
+def _name(cell: Cell, entry: Mapping[str, Any]) -> str:
+    """Of the map's file: the image, the model and the class that it is asked about."""
+    return f"{Path(entry['file']).stem}_{cell.hash}_{entry['predicted']}.png"
 
 
 def _png(worker: Worker, cell: Cell, model: Classifier, entry: Mapping[str, Any]) -> bytes:
