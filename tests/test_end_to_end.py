@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from hounsfield import cli
+from hounsfield.report.words import NARROW
 
 STUDY = """
 seed = 0
@@ -101,6 +102,8 @@ def test_from_an_archive_to_a_page(run, home: Path, tmp_path: Path) -> None:
     assert "bleed: AUC by slice" in ended.out
     ended = run("report", study)
     assert ended.code == 0, ended.err
+    assert ended.out.startswith(f"With 50{NARROW}% of the labels")
+    assert "bleed: AUC by slice" not in ended.out  # the study has printed its tables
     page = (study / "report" / "report.html").read_text()
     assert "bleed" in page
     assert "region" in page

@@ -73,7 +73,7 @@ def _demo(out: Path, study: str, *, jobs: int, say: Callable[[str], None]) -> De
     write_text(study_file, study)
     outcome = run(plan(load_study(study_file)), out / "study", jobs=jobs)
     say("4/4  report")
-    return Demo(outcome, report(outcome.folder))
+    return Demo(outcome, report(outcome.folder).page)
 
 
 def _check_ours(out: Path, study: str) -> None:

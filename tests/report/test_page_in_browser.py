@@ -29,7 +29,7 @@ class Visit:
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken = {("bleed", "spark", 0.1, 0): "unfinished", ("region", "scratch", 0.25, 1): "failed"}
-    return report(fake_study(tmp_path_factory.mktemp("report") / "study", broken=broken))
+    return report(fake_study(tmp_path_factory.mktemp("report") / "study", broken=broken)).page
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_what_comes_from_a_file_is_text(open_page, tmp_path: Path) -> None:
         arms=("scratch", HOSTILE, "moco_v2"),
         repeats=2,
     )
-    seen = open_page(report(study))
+    seen = open_page(report(study).page)
     assert seen.complaints == []
     assert seen.page.evaluate("window.broken") is None
     assert seen.page.get_by_role("heading", name=HOSTILE).count() >= 1
@@ -228,7 +228,7 @@ def test_a_half_finished_study_says_what_is_missing(open_page, tmp_path: Path, l
     if left == "one arm":
         for cell in study.glob("cells/*-moco_v2-*"):
             shutil.rmtree(cell)
-    seen = open_page(report(study))
+    seen = open_page(report(study).page)
     assert seen.complaints == []
     assert figures_without_marks(seen.page) == []
     limits = seen.page.locator("#limits").inner_text()

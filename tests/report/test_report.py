@@ -19,6 +19,7 @@ from hounsfield.report.make import report
 from hounsfield.report.parts import differences
 from hounsfield.report.parts.answer import answer
 from hounsfield.report.parts.curves import curve
+from hounsfield.report.parts.data import leaks
 from hounsfield.report.parts.limits import limits
 from hounsfield.report.parts.provenance import facts
 from hounsfield.report.points import both_ways, points
@@ -42,7 +43,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def out(study: Path) -> Path:
-    return report(study).parent
+    return report(study).page.parent
 
 
 def test_a_report_needs_neither_torch_nor_its_friends(study: Path, out: Path) -> None:
@@ -109,7 +110,7 @@ def test_tables_hold_every_number(study: Path, out: Path) -> None:
 def nasty_tables(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("nasty") / "study"
     task = FakeTask("a_b & 50% #1 \\input{x} ~^$ <é>", ("n", "y"))
-    tables = report(fake_study(folder, tasks=(task,), rich=False)).parent / "tables"
+    tables = report(fake_study(folder, tasks=(task,), rich=False)).page.parent / "tables"
     return sorted(tables.glob("*.tex"))
 
 
@@ -159,6 +160,28 @@ def test_an_arm_that_does_not_beat_a_control_is_named(tmp_path: Path) -> None:
     arms = ("scratch", "histogram", "weak")  # "weak" has no more skill than a guess at noise
     study = fake_study(tmp_path / "study", arms=arms, fractions=(1.0, 0.1), rich=False)
     assert any("is not shown to beat the control histogram" in one for one in limits(read(study)))
+
+
+def test_who_was_kept_out_is_said_once_an_arm_for_all_its_folds(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path / "study", rich=False)
+    told = json.loads((folder / "study.json").read_text())
+    told["pretrainings"] = {
+        **{f"s{n}": {"name": "spark", "patients_kept_out": 29 + (n == 0)} for n in range(5)},
+        "m0": {"name": "moco_v2", "patients_kept_out": 1},
+    }
+    (folder / "study.json").write_text(json.dumps(told))
+    kept = [one for one in leaks(read(folder)) if one.startswith("Kept out")]
+    assert kept == [
+        f"Kept out of each of the 5 pre-trainings of SparK: 29{words.DASH}30 patients of the "
+        "labelled tasks.",
+        "Kept out of the pre-training of MoCo v2: 1 patient of the labelled tasks.",
+    ]
+
+
+def test_a_report_says_the_answer_of_its_page(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path / "study", rich=False)
+    made = report(folder)
+    assert list(made.answer) == answer(read(folder))
 
 
 def test_limits_name_what_failed_is_unfinished_or_absent(tmp_path: Path) -> None:
@@ -250,7 +273,7 @@ def test_weights_from_outside_are_told_with_their_origin(tmp_path: Path) -> None
         "corpus": "ImageNet-1k", "matched": 161, "unused": 2, "notes": ["first layer summed"],
     }  # fmt: skip
     (folder / "study.json").write_text(json.dumps(told))
-    page = report(folder).read_text()
+    page = report(folder).page.read_text()
     for word in ("model.safetensors", "ab" * 32, "apache-2.0", "ImageNet-1k", "2 not used"):
         assert word in page
     assert (
@@ -341,7 +364,7 @@ def test_a_picture_outside_the_study_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes((study / "pictures" / "0.png").read_bytes() + b"secret")
     listed = {"montage": [{"file": "../../secret.png"}, {"file": "0.png", "title": "mine"}]}
     (study / "pictures" / "pictures.json").write_text(json.dumps(listed))
-    page = report(study).read_text()
+    page = report(study).page.read_text()
     assert page.count("data:image/png;base64,") == 1
 
 
@@ -354,7 +377,7 @@ def test_the_page_names_no_folder_of_the_machine_that_ran_the_study(tmp_path: Pa
         "pretrain": {"spark": {"stores": ["/home/quirinus/stores/chests"]}},
     }
     (folder / "study.json").write_text(json.dumps(told))
-    page = report(folder).read_text()
+    page = report(folder).page.read_text()
     assert "quirinus" not in page
     for kept in ("heads", "encoder.pt", "timm/resnet50.a1_in1k", "chests"):
         assert f"&#34;{kept}&#34;" in page

@@ -66,3 +66,16 @@ def test_what_was_looked_at_once_is_not_looked_at_again(study, tmp_path, monkeyp
     other = plan(study(val_share=0.4))
     with pytest.raises(TypeError):
         leakage.check(other, tmp_path)
+
+
+def test_what_leaks_in_several_folds_is_said_once_with_the_sum():
+    def leak(kind, count, example):
+        return {"kind": kind, "seen": "what is trained on of ct", "judged": "the test set of a",
+                "count": count, "slices": count, "examples": [example]}  # fmt: skip
+
+    found = [leak("slice", 1, "row 1 ~ row 2"), leak("patient", 1, "p"), leak("slice", 3, "row 5")]
+    assert leakage.over_folds(found) == [
+        "equal slices of the test set of a in what is trained on of ct: 4 (4 slices), "
+        "for example row 1 ~ row 2, row 5",
+        "patients of the test set of a in what is trained on of ct: 1 (1 slice), for example p",
+    ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hounsfield.errors import MachineError, TrainingError
+from hounsfield.wording import plural
 
 if TYPE_CHECKING:
     from hounsfield.study.run import Outcome
@@ -22,7 +23,7 @@ def study(
         bool, typer.Option("--saliency", help="Also map what the surest mistakes looked at.")
     ] = False,
 ) -> None:
-    """Pre-train, fine-tune and judge all that a study names; what is finished stays."""
+    """Pre-train, fine-tune, judge and show all that a study names; what is finished stays."""
     from hounsfield.report.study_folder import read
     from hounsfield.report.table import show
     from hounsfield.study.config import load_study
@@ -71,14 +72,13 @@ def report(
         Path | None, typer.Option(help="Where the report goes (default DIR/report).")
     ] = None,
 ) -> None:
-    """Print the result table and write the page, figures and tables of a study."""
+    """Write the page, figures and tables of a study; say where the page is, and its answer."""
     from hounsfield.report.make import report as make
-    from hounsfield.report.study_folder import read
-    from hounsfield.report.table import show
 
-    page = make(folder, out)
-    show(read(folder))
-    typer.echo(f"Report: {page}")
+    made = make(folder, out)
+    for sentence in made.answer:
+        typer.echo(sentence)
+    typer.echo(f"Report: {made.page}")
 
 
 def demo(
@@ -104,6 +104,6 @@ def _tell_failures(outcome: "Outcome") -> None:
     if outcome.failed:
         kind = MachineError if outcome.machine_failed else TrainingError
         raise kind(
-            f"{len(outcome.failed)} of {outcome.cells} cells failed; the others are kept and "
-            "judged. Mend the cause and run the same command again."
+            f"{len(outcome.failed)} of {plural(outcome.cells, 'cell')} failed; the others are kept "
+            "and judged. Mend the cause and run the same command again."
         )

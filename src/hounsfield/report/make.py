@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -46,8 +47,16 @@ SECTIONS: tuple[Callable[[Study, Style], Section], ...] = (
 )
 
 
-def report(folder: Path, out: Path | None = None) -> Path:
-    """Write page, figures, tables and methods of a study into `out`; give the page's path.
+@dataclass(frozen=True)
+class Report:
+    """A report that was written: the page, and the sentences at its top."""
+
+    page: Path
+    answer: tuple[str, ...]
+
+
+def report(folder: Path, out: Path | None = None) -> Report:
+    """Write page, figures, tables and methods of a study into `out`.
 
     Args:
         folder: What `hounsfield study` wrote, finished or not.
@@ -67,7 +76,7 @@ def report(folder: Path, out: Path | None = None) -> Path:
         figures = [figure for make in SECTIONS for figure in make(study, style).figures]
         write_beside(study, figures, out)
         write_text(out / PAGE, page_of(study))  # last: a page is there only when all else is
-    return out / PAGE
+    return Report(out / PAGE, tuple(answer(study)))
 
 
 def _judged(folder: Path) -> Study:

@@ -1,13 +1,13 @@
 """What the judged images of a study share with what anything in the study has seen."""
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hounsfield.data.leaks import Leak, Side, by_pair
+from hounsfield.data.leaks import EXAMPLES, Leak, Side, by_pair
 from hounsfield.data.store import Store
 from hounsfield.errors import LeakError
 from hounsfield.files import read_object, write_json
@@ -34,7 +34,7 @@ def check(plan: Plan, out: Path) -> list[dict[str, Any]]:
         found = [asdict(leak) for leak in _found(plan)]
     bad = [leak for leak in found if leak["kind"] in REFUSED]
     if bad and plan.config.leaks == "refuse":
-        told = "; ".join(str(Leak(**leak)) for leak in bad)
+        told = "; ".join(over_folds(bad))
         raise LeakError(
             f"test images were trained on: {told}. Take them out of the stores, or set "
             'leaks = "report" to go on and have the report say so.'
@@ -45,6 +45,24 @@ def check(plan: Plan, out: Path) -> list[dict[str, Any]]:
 def keep(plan: Plan, out: Path, found: list[dict[str, Any]]) -> None:
     """Write what `check` found, so that it need not look again."""
     write_json(out / FILE, {"key": _key(plan), "leaks": found})
+
+
+def over_folds(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What every two sides share, in words: of all folds together, for none tests another's."""
+    borders: dict[tuple[str, ...], list[Leak]] = {}
+    for leak in (Leak(**one) for one in found):
+        borders.setdefault((leak.kind, leak.seen, leak.judged), []).append(leak)
+    return [
+        str(
+            replace(
+                same[0],
+                count=sum(leak.count for leak in same),
+                slices=sum(leak.slices for leak in same),
+                examples=tuple(one for leak in same for one in leak.examples)[:EXAMPLES],
+            )
+        )
+        for same in borders.values()
+    ]
 
 
 def _found(plan: Plan) -> Iterator[Leak]:

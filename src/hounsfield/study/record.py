@@ -6,11 +6,11 @@ from typing import Any
 
 import polars as pl
 
-from hounsfield.data.leaks import Leak
 from hounsfield.data.split import patients_hash
 from hounsfield.data.store import Store
 from hounsfield.files import write_json, write_parquet
 from hounsfield.provenance import machine, origin
+from hounsfield.study.leakage import over_folds
 from hounsfield.study.plan import Plan
 from hounsfield.study.task import Task, count
 
@@ -92,12 +92,8 @@ def _facts(plan: Plan, leaks: list[dict[str, Any]]) -> dict[str, Any]:
         "ladder_hash": patients_hash(*(rung.train + rung.val for rung in plan.ladders.values())),
         "cells": [cell.hash for cell in plan.cells],
         "leaks": leaks,
-        "warnings": [*plan.warnings, *map(_told, leaks)],
+        "warnings": [*plan.warnings, *(f"Leak: {told}." for told in over_folds(leaks))],
     }
-
-
-def _told(leak: dict[str, Any]) -> str:
-    return f"Leak: {Leak(**leak)}."
 
 
 def _task(plan: Plan, task: Task) -> dict[str, Any]:

@@ -49,13 +49,13 @@ def leaks(study: Study) -> Iterator[str]:
             .filter(pl.col("split") > 1)
         )
         if len(twice):
-            patients = words.plural(len(twice), "patient")
+            patients = words.plural(twice["patient"].n_unique(), "patient")
             yield f"{patients} in two parts of a split. This is a leak."
         else:
             count = splits["patient"].n_unique()
             yield (
-                f"No patient stands in two parts of a split: "
-                f"{words.plural(count, 'patient')} were checked, in every task and fold."
+                f"No patient stands in two parts of a split, in any task and fold: checked for "
+                f"{words.plural(count, 'patient')}."
             )
     if {"fraction", "patient", "split"} <= set(study.ladders.columns) and len(study.ladders):
         yield from _ladder_leak(study)
@@ -67,12 +67,21 @@ def leaks(study: Study) -> Iterator[str]:
         )
     if looked:
         yield from (one for one in map(str, study.facts.get("warnings") or ()) if "Leak:" in one)
+    yield from _kept_out(study)
+
+
+def _kept_out(study: Study) -> Iterator[str]:
+    """How many patients the pre-trainings of an arm, one a fold or a repeat, did not see."""
+    counts: dict[str, list[int]] = {}
     for run in map(mapping, mapping(study.facts.get("pretrainings")).values()):
         if isinstance(run.get("patients_kept_out"), int):
-            yield (
-                f"{words.plural(run['patients_kept_out'], 'patient')} of the labelled tasks were "
-                f"kept out of the pre-training {words.arm_name(str(run.get('name', '')))}."
-            )
+            counts.setdefault(str(run.get("name", "")), []).append(run["patients_kept_out"])
+    for name, kept in counts.items():
+        each = f"each of the {len(kept)} pre-trainings" if len(kept) > 1 else "the pre-training"
+        yield (
+            f"Kept out of {each} of {words.arm_name(name)}: "
+            f"{words.spanned(kept, 'patient')} of the labelled tasks."
+        )
 
 
 def _ladder_leak(study: Study) -> Iterator[str]:
@@ -80,7 +89,8 @@ def _ladder_leak(study: Study) -> Iterator[str]:
     test = study.splits.filter(pl.col("split") == "test").select(keys)
     both = study.ladders.join(test, on=keys, how="semi") if len(test) else study.ladders.clear()
     if len(both):
-        yield f"{both['patient'].n_unique()} test patients stand on a ladder. This is a leak."
+        patients = words.plural(both["patient"].n_unique(), "test patient")
+        yield f"{patients} on a ladder. This is a leak."
     else:
         yield "No test patient stands on a training ladder, at any fraction."
 
