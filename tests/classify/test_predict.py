@@ -129,7 +129,7 @@ def test_nothing_that_can_be_scored_is_an_error_and_leaves_the_list(
     classifier: Finetuned, picture: Make, tmp_path: Path
 ) -> None:
     picture("a.png")
-    with pytest.raises(ReadError, match=r"no slice .*; 1 files were refused, .*remove it before"):
+    with pytest.raises(ReadError, match=r"no slice .*; refused: 1 file, .*remove it before"):
         predict(classifier.folder, [tmp_path / "scans"], tmp_path / "p.csv", keep_ids=True)
     assert not (tmp_path / "p.csv").exists()
     assert len(rows(tmp_path / "p.refused.csv")) == 1
@@ -227,5 +227,5 @@ def test_the_verbs_train_and_score(store: Path, scan: Make, tmp_path: Path) -> N
     scans = str(tmp_path / "scans")
     done = CliRunner().invoke(app, ["predict", str(run), scans, "--out", str(out), "--keep-ids"])
     assert done.exit_code == 0, done.output
-    assert "(6 slices of 1 patients)" in done.output
+    assert "(6 slices of 1 patient)" in done.output
     assert len(rows(out)) == 7

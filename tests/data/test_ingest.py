@@ -23,7 +23,7 @@ from hounsfield.data.archive import Entry, walk
 from hounsfield.data.assemble import assemble
 from hounsfield.data.convert import Job, Unit
 from hounsfield.data.dicom_headers import read_headers
-from hounsfield.data.info import describe, lines, write_montage
+from hounsfield.data.info import describe, flow_lines, lines, write_montage
 from hounsfield.data.ingest import ingest, slices_of, units_of
 from hounsfield.data.keys import Keys
 from hounsfield.data.phantom import phantom
@@ -154,6 +154,19 @@ def test_an_addition_continues_a_volume_and_merges_no_two(tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize("by", ["patient", "series"])
+def test_labels_of_whole_patients_or_series_come_with_the_hint_to_judge_by_them(
+    archive: Path, tmp_path: Path, by: str
+) -> None:
+    told = pl.read_csv(archive / "labels.csv").group_by(by).agg(pl.col("bleed").max())
+    told.write_csv(tmp_path / "labels.csv")
+    for labels, hinted in ((tmp_path / "labels.csv", True), (archive / "labels.csv", False)):
+        flow = ingest([archive], tmp_path / f"{hinted}", labels=labels, size=32)
+        said = "\n".join(flow_lines(flow))
+        assert (f"every slice of a {by} bears the label" in said) is hinted
+        assert (f'level = "{by}"' in said) is hinted
+
+
 def test_labels_that_match_nothing_end_before_anything_is_written(
     archive: Path, tmp_path: Path
 ) -> None:
@@ -170,7 +183,7 @@ def test_a_patient_in_train_and_test_is_refused(archive: Path, tmp_path: Path) -
         for number, line in enumerate(text[1:])
     ]
     (tmp_path / "labels.csv").write_text("\n".join([text[0], *torn]))
-    with pytest.raises(LeakError, match=r"3 patients are in two splits.* of rows 1, 2 in"):
+    with pytest.raises(LeakError, match=r"3 patients in two splits.* of rows 1, 2 in"):
         ingest([archive], tmp_path / "store", labels=tmp_path / "labels.csv", size=32)
     assert not (tmp_path / "store").exists()
 
@@ -184,7 +197,7 @@ def test_a_patient_in_train_and_test_is_refused(archive: Path, tmp_path: Path) -
         (
             "file,split\nPHANTOM-0000/head/001.dcm,train\nPHANTOM-0000/head/002.dcm,test\n",
             LeakError,
-            "1 patients are in two splits",
+            "1 patient in two splits",
         ),
     ],
 )

@@ -140,5 +140,5 @@ def test_a_table_that_swells_is_refused_unread(tmp_path: Path) -> None:
     swollen = pl.DataFrame({"patient": ["a"]}).select(pl.col("patient").repeat_by(20_000_001))
     swollen.explode("patient").write_parquet(tmp_path / "labels.parquet")
     assert (tmp_path / "labels.parquet").stat().st_size < 2**20
-    with pytest.raises(LabelError, match="unpacks to 20000001 rows; at most 20000000 are read"):
+    with pytest.raises(LabelError, match="unpacks to 20,000,001 rows; at most 20,000,000 are read"):
         read_labels(tmp_path / "labels.parquet")

@@ -82,7 +82,7 @@ def test_neighbouring_slices_of_a_patient_are_named_once_as_that_patient(tmp_pat
     images = np.stack([image, image + np.int16(3)])
     (leak,) = all_leaks(store_of(tmp_path / "s", images, ["a", "a"], ["train", "val"]))
     assert leak.kind == "patient"
-    assert str(leak) == ("patients of s (val) in s (train): 1 (1 slices), for example a")
+    assert str(leak) == ("patients of s (val) in s (train): 1 (1 slice), for example a")
 
 
 def test_a_store_without_a_judged_side_is_named(tmp_path: Path) -> None:

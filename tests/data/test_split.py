@@ -107,7 +107,7 @@ def test_strata_are_the_classes_that_a_patients_images_carry():
 
 
 def test_a_patient_on_both_sides_is_refused_by_name():
-    with pytest.raises(LeakError, match=r"1 patients stand in both train and test: b\."):
+    with pytest.raises(LeakError, match=r"1 patient in both train and test: b\."):
         sp.given(["a", "b", "b"], ["train", "train", "test"])
 
 

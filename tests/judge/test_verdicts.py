@@ -76,7 +76,7 @@ def test_where_no_difference_could_be_seen_the_verdict_says_so_and_names_none():
 
 def test_the_first_verdict_is_on_the_primary_contrast():
     first, _ = verdicts([answer("difference", "scratch", 0.1, 0.02)], PRIMARY)
-    assert first.hypothesis == "spark is better than scratch with 10% of the labels"
+    assert first.hypothesis == "spark is better than scratch with 10 % of the labels"
     assert first.verdict == "supported"
 
 

@@ -24,7 +24,7 @@ def test_every_auc_stands_with_its_interval_and_its_n(tmp_path: Path) -> None:
     for row in levels.iter_rows(named=True):
         assert f"{row['estimate']:.3f}" in text
         assert f"[{row['low']:.3f}, {row['high']:.3f}]" in text
-    assert "Judged on 16 test patients (8 carry the rarest class), " in text
+    assert "Judged on 16 test patients (8 with the rarest class), " in text
     assert "48 patients" in text
 
 

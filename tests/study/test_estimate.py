@@ -27,7 +27,7 @@ def test_a_dry_run_counts_what_is_left_and_writes_nothing(study, tmp_path):
     text = "\n".join(seen.lines())
     assert "cells: 8, of which 8 are left\n  lesion, fair: scratch, spark; 4 cells each\n" in text
     assert "note: All repeats share one checkpoint per pre-trained arm" in text
-    assert "with 4 test patients, 2 repeats and 1 comparisons" in text
+    assert "with 4 test patients, 2 repeats and 1 comparison" in text
 
 
 def test_each_group_of_a_dry_run_tells_how_many_cells_its_arms_have():

@@ -25,6 +25,7 @@ from hounsfield.errors import ReadError
 from hounsfield.files import disk_errors, write_text
 from hounsfield.lock import new_folder, reserved
 from hounsfield.train.device import DeviceName
+from hounsfield.wording import plural
 
 BATCH = 64  # slices that the network sees at a time
 SLACK = 1.25  # factor by which pixels may be finer or coarser than all of the training's
@@ -50,9 +51,12 @@ class Tally:
 
     def lines(self, out: Path) -> list[str]:
         """The outcome for a reader, a fact a line."""
-        lines = [f"Predictions: {out} ({self.slices} slices of {self.patients} patients)"]
+        lines = [
+            f"Predictions: {out} ({plural(self.slices, 'slice')} of "
+            f"{plural(self.patients, 'patient')})"
+        ]
         if self.refused:
-            lines.append(f"Not scored: {len(self.refused)} files, in {refused_file(out)}")
+            lines.append(f"Not scored: {plural(len(self.refused), 'file')}, in {refused_file(out)}")
         if self.names is not None:
             lines.append(f"Names of the files: {self.names}")
         bare = [level for level in LEVELS if level not in self.calibrated]
@@ -123,8 +127,8 @@ def predict(
             write_names(tally.names, pl.DataFrame({"file": hashes, "name": files}))
         if not tally.slices:
             raise ReadError(
-                f"no slice could be scored; {len(tally.refused)} files were refused, the first: "
-                f"{tally.refused[0].reason if tally.refused else 'there are no files'}. "
+                f"no slice could be scored; refused: {plural(len(tally.refused), 'file')}, the "
+                f"first: {tally.refused[0].reason if tally.refused else 'there are no files'}. "
                 f"See {refused_file(out)}, and remove it before you run the same command again."
             )
     return tally

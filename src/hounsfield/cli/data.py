@@ -14,10 +14,11 @@ def phantom(
     """Write synthetic CT as DICOM series, with labels for two tasks."""
     from hounsfield.data.phantom import phantom as make
     from hounsfield.progress import bar
+    from hounsfield.wording import plural
 
     with bar("patients", total=patients) as progress:
         labels = make(out, patients=patients, seed=seed, advance=progress.advance)
-    typer.echo(f"Phantom: {out} ({patients} patients), labels in {labels}")
+    typer.echo(f"Phantom: {out} ({plural(patients, 'patient')}), labels in {labels}")
 
 
 def ingest(

@@ -17,10 +17,11 @@ def pretrain(
     """Pre-train a backbone on the slices of one or more stores."""
     from hounsfield.train.pretrain import load_pretrain
     from hounsfield.train.pretrain import pretrain as train
+    from hounsfield.wording import plural
 
     run = train(load_pretrain(config, overrides=settings or ()), out)
     typer.echo(
-        f"Run: {run.folder} ({run.steps} steps, loss {run.final_loss:.4g}, "
+        f"Run: {run.folder} ({plural(run.steps, 'step')}, loss {run.final_loss:.4g}, "
         f"{run.images_per_s:.0f} images/s)"
     )
 

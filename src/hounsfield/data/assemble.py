@@ -44,6 +44,8 @@ class Flow:
         slices, series, patients: What the store holds now.
         new: Slices that this ingest added.
         labelled: Slices of the store with a value in any label column.
+        labels_by: Whose slices, all of them, a row of the label table labels: a patient's or a
+            series'; empty where it labels files or slices.
         unmatched: Rows of the label table that match no slice; 1 is the first below the header.
         notes: What is odd about series that went in.
         refusals: Every file that did not go in, and every frame.
@@ -60,6 +62,7 @@ class Flow:
     patients: int
     new: int
     labelled: int
+    labels_by: str
     unmatched: tuple[int, ...]
     notes: tuple[str, ...]
     refusals: tuple[Refusal, ...]
@@ -99,7 +102,7 @@ def assemble(
         pl.coalesce("split", pl.col("split").drop_nulls().first().over("patient")).alias("split")
     )
     refused = sorted(set(refusals), key=lambda one: (one.file, one.reason))
-    flow = _flow(slices, index, refused, notes, unmatched, listing)
+    flow = _flow(slices, index, refused, notes, labels, unmatched, listing)
     if keys.key is not None and refused:
         write_names(listing, names(refused, keys))
     if before is None or len(slices):
@@ -201,6 +204,7 @@ def _flow(
     index: pl.DataFrame,
     refusals: Sequence[Refusal],
     notes: Sequence[str],
+    table: Labels | None,
     unmatched: tuple[int, ...],
     listing: Path,
 ) -> Flow:
@@ -219,6 +223,7 @@ def _flow(
         patients=index["patient"].n_unique(),
         new=len(slices),
         labelled=_labelled(index.select(labels)),
+        labels_by=table.form[0] if table and table.is_of_whole and table.names else "",
         unmatched=unmatched,
         notes=tuple(notes),
         refusals=tuple(refusals),

@@ -17,6 +17,7 @@ from hounsfield.data.series import Header, spots_of
 from hounsfield.data.store import COLUMNS, SPLITS, Store
 from hounsfield.data.volume import Units, Volume
 from hounsfield.errors import LeakError
+from hounsfield.wording import plural
 
 PART: Final[Mapping[str, type[pl.DataType]]] = {
     "file": pl.String,
@@ -109,7 +110,7 @@ def check_splits(index: pl.DataFrame) -> None:
     )
     if len(sides):
         raise LeakError(
-            f"{len(sides)} patients are in two splits, for example {sides['patient'][0]} in "
+            f"{plural(len(sides), 'patient')} in two splits, for example {sides['patient'][0]} in "
             f"{' and '.join(sides['split'][0])}. Give every patient one split."
         )
 

@@ -14,6 +14,7 @@ from hounsfield.data.labels import rows_named
 from hounsfield.data.store import Store
 from hounsfield.files import write_png
 from hounsfield.units import DISPLAY_MAX
+from hounsfield.wording import plural
 
 HU_EDGES: Final = (-32768, -950, -700, -200, -30, 20, 100, 300, 1000, 32768)
 """Between them: air, lung, its edges, fat, water, soft tissue, contrast, spongy, hard bone."""
@@ -64,8 +65,8 @@ def lines(described: Mapping[str, Any]) -> Iterator[str]:
     """`describe`'s values as lines for a terminal."""
     flow = described["flow"]
     yield (
-        f"{described['store']}: {flow['slices']} slices of {described['size']} px, "
-        f"{flow['series']} series, {flow['patients']} patients"
+        f"{described['store']}: {plural(flow['slices'], 'slice')} of {described['size']} px, "
+        f"{flow['series']:,} series, {plural(flow['patients'], 'patient')}"
     )
     yield (
         f"files: {flow.get('files', 0)} found = {flow.get('read', 0)} read + "
@@ -77,7 +78,7 @@ def lines(described: Mapping[str, Any]) -> Iterator[str]:
     for note in described["notes"][:_SHOWN]:
         yield f"  {note}"
     if len(described["notes"]) > _SHOWN:
-        yield f"  and {len(described['notes']) - _SHOWN} more notes in store.json"
+        yield f"  and {plural(len(described['notes']) - _SHOWN, 'more note')} in store.json"
     yield f"units: {_listed(described['units'])}"
     for name, words in (
         ("slices_a_patient", "slices a patient"),
@@ -95,23 +96,30 @@ def lines(described: Mapping[str, Any]) -> Iterator[str]:
         yield "share of pixels by HU:"
         for row in histogram:
             bar = "#" * round(40 * row["share"])
-            yield f"  {row['from']:>6} to {row['to']:>6}  {row['share']:6.1%}  {bar}"
+            yield f"  {row['from']:>6} to {row['to']:>6}  {100 * row['share']:5.1f} %  {bar}"
     for split, counts in described["splits"].items():
-        yield f"split {split}: {counts['patients']} patients, {counts['slices']} slices"
+        yield (
+            f"split {split}: {plural(counts['patients'], 'patient')}, "
+            f"{plural(counts['slices'], 'slice')}"
+        )
     for name, label in described["labels"].items():
-        yield f"label {name}: {label['labelled']} labelled slices, {label['unlabelled']} without"
+        yield (
+            f"label {name}: {plural(label['labelled'], 'labelled slice')}, "
+            f"{label['unlabelled']:,} without"
+        )
         for row in label["values"]:
             yield (
-                f"  {row['value']}: {row['slices']} slices, {row['patients']} patients"
-                + (f" ({_listed(row['by_split'])} patients)" if row["by_split"] else "")
+                f"  {row['value']}: {plural(row['slices'], 'slice')}, "
+                f"{plural(row['patients'], 'patient')}"
+                + (f" ({_listed(row['by_split'])})" if row["by_split"] else "")
             )
 
 
 def flow_lines(flow: Flow) -> Iterator[str]:
     """What an ingest did, as lines for a terminal."""
     yield (
-        f"{flow.files} files: {flow.read} read, {flow.skipped} skipped, "
-        f"{flow.duplicate} duplicate, {flow.refused} refused"
+        f"{plural(flow.files, 'file')}: {flow.read:,} read, {flow.skipped:,} skipped, "
+        f"{flow.duplicate:,} duplicate, {flow.refused:,} refused"
     )
     reasons = Counter((one.status, one.reason) for one in flow.refusals)
     for (status, reason), count in reasons.most_common(_SHOWN):
@@ -119,14 +127,20 @@ def flow_lines(flow: Flow) -> Iterator[str]:
     if flow.refusals:
         yield f"  which files: {flow.listing}"
     yield (
-        f"{flow.new} new slices; the store has {flow.slices} of {flow.patients} patients "
-        f"in {flow.series} series, {flow.labelled} with a label"
+        f"{plural(flow.new, 'new slice')}; the store has {flow.slices:,} of "
+        f"{plural(flow.patients, 'patient')} in {flow.series:,} series, "
+        f"{flow.labelled:,} with a label"
     )
+    if flow.labels_by:
+        yield (
+            f"  labels are by {flow.labels_by}: every slice of a {flow.labels_by} bears the label, "
+            f'whatever it shows. Judge by {flow.labels_by}: level = "{flow.labels_by}" in the task'
+        )
     for note in flow.notes[:_SHOWN]:
         yield f"  {note}"
     if flow.unmatched:
-        count = len(flow.unmatched)
-        yield f"{count} rows of the label table match no slice: {rows_named(flow.unmatched)}"
+        rows = plural(len(flow.unmatched), "row")
+        yield f"{rows} of the label table without a slice: {rows_named(flow.unmatched)}"
 
 
 def write_montage(store: Store, path: Path) -> None:

@@ -19,6 +19,7 @@ import polars as pl
 from hounsfield.data.keys import Keys
 from hounsfield.data.store import COLUMNS, SPLITS
 from hounsfield.errors import LabelError, LeakError
+from hounsfield.wording import plural
 
 FORMS: Final = (
     ("file",),
@@ -55,6 +56,11 @@ class Labels:
     table: pl.DataFrame
     names: tuple[str, ...]
     has_split: bool
+
+    @property
+    def is_of_whole(self) -> bool:
+        """Whether a row labels all slices of a patient or of a series alike."""
+        return self.form in (("series",), ("patient",))
 
 
 def read_labels(path: Path) -> Labels:
@@ -137,8 +143,8 @@ def match_files(labels: Labels, files: dict[str, Path]) -> dict[str, int]:
     for row, names in takers.items():
         if len(names) > 1:
             raise LabelError(
-                f"{labels.path}: {rows_named([row + 1])} fits {len(names)} files of the "
-                "sources. Give more of the path."
+                f"{labels.path}: {rows_named([row + 1])} fits {plural(len(names), 'file')} of "
+                "the sources. Give more of the path."
             )
     if not found:
         raise LabelError(
@@ -229,8 +235,8 @@ def _read_text(path: Path) -> pl.DataFrame:
             rows = pl.scan_parquet(path).select(pl.len()).collect().item()
             if rows > MAX_ROWS:
                 raise LabelError(
-                    f"{path} unpacks to {rows} rows; at most {MAX_ROWS} are read. Is it the right "
-                    "file?"
+                    f"{path} unpacks to {plural(rows, 'row')}; at most {MAX_ROWS:,} are read. Is "
+                    "it the right file?"
                 )
             table = pl.read_parquet(path).cast(pl.String)
         else:
@@ -270,7 +276,7 @@ def _check_splits(path: Path, text: pl.DataFrame) -> None:
     torn = sides.filter(pl.col("split").list.len() > 1)
     if len(torn):
         raise LeakError(
-            f"{path}: {len(torn)} patients are in two splits, for example the one of "
+            f"{path}: {plural(len(torn), 'patient')} in two splits, for example the one of "
             f"{rows_named(torn['row'][0].to_list())} in {' and '.join(torn['split'][0])}. Give "
             "every patient one split."
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hounsfield.data.likeness import CHUNK, Hashes, difference_hashes, distances, thumbnails
 from hounsfield.data.store import Store
+from hounsfield.wording import plural
 
 NEAR_BITS = 6  # hashes this close are looked at again
 NEAR_CORRELATION = 0.995  # and thumbnails this alike are near-duplicates
@@ -62,7 +63,7 @@ class Leak:
     def __str__(self) -> str:
         return (
             f"{_WORDS[self.kind]} of {self.judged} in {self.seen}: {self.count} "
-            f"({self.slices} slices), for example {', '.join(self.examples)}"
+            f"({plural(self.slices, 'slice')}), for example {', '.join(self.examples)}"
         )
 
 

@@ -17,6 +17,7 @@ from itertools import combinations
 import numpy as np
 
 from hounsfield.errors import LabelError, LeakError
+from hounsfield.wording import plural
 
 Strata = Mapping[str, frozenset[int]]  # patient -> the classes that its labelled images carry
 
@@ -38,7 +39,7 @@ class Split:
             both = sorted(set(getattr(self, one)) & set(getattr(self, two)))
             if both:
                 raise LeakError(
-                    f"{len(both)} patients stand in both {one} and {two}: {_some(both)}. "
+                    f"{plural(len(both), 'patient')} in both {one} and {two}: {_some(both)}. "
                     "A patient's images belong to one part; correct the split column."
                 )
 
@@ -111,9 +112,10 @@ def folds(carried: Strata, *, count: int, stream: np.random.Generator) -> list[S
     for label in sorted(frozenset().union(*carried.values())):
         holders = sum(label in classes for classes in carried.values())
         if holders < count:
+            fewer = f"Set `folds` to {holders}, or use" if holders > 1 else "Use"
             raise LabelError(
-                f"class {label} has {holders} patients and {count} folds need one each. "
-                f"Set `folds` to {holders} or fewer, or use a fixed split."
+                f"class {label} has {plural(holders, 'patient')} and {count} folds need one each. "
+                f"{fewer} a fixed split."
             )
     fold_of: dict[str, int] = {}
     for members in _shuffled_strata(carried, stream):

@@ -21,6 +21,7 @@ from hounsfield.errors import ConfigError
 from hounsfield.files import check_space, write_text
 from hounsfield.lock import new_folder
 from hounsfield.provenance import commit
+from hounsfield.wording import percent, plural
 
 DISTANCE = 6  # the paper's best
 CURVE: Final = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24)
@@ -83,10 +84,10 @@ def lines(thinned: Thinned, distance: int) -> Iterator[str]:
     """What was kept, as lines for a terminal."""
     slices, kept = (thinned.volumes[name].to_numpy() for name in ("slices", "kept"))
     shares = kept / slices
-    yield f"{kept.sum()} of {slices.sum()} slices kept at distance {distance}"
+    yield f"{kept.sum():,} of {plural(slices.sum(), 'slice')} kept at distance {distance}"
     yield (
-        f"a volume kept {shares.min():.0%} to {shares.max():.0%} of its slices, "
-        f"median {np.median(shares):.0%}"
+        f"a volume kept {percent(shares.min())} to {percent(shares.max())} of its slices, "
+        f"median {percent(np.median(shares))}"
     )
     yield "kept at other distances: " + ", ".join(f"{at}: {n}" for at, n in thinned.curve.items())
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hounsfield.wording import plural
+
 NOT_KNOWN = "not known"
 
 _TIMM = """\
@@ -131,7 +133,8 @@ def _training(manifest: Mapping[str, Any]) -> str:
     classifier = manifest["classifier"]
     if classifier:
         lines += [
-            f"- Labelled images ({part}): {images} of {classifier['patients'][part]} patients"
+            f"- Labelled images ({part}): {images} of "
+            f"{plural(classifier['patients'][part], 'patient')}"
             for part, images in classifier["images"].items()
         ]
         start = classifier["weights"].get("origin") or classifier["weights"].get("source")
@@ -147,7 +150,7 @@ def _measured(manifest: Mapping[str, Any]) -> str:
         for level, values in levels.items():
             n = values.get("n_patients", 0)
             told = ", ".join(f"{k} {v:.3f}" for k, v in values.items() if k != "n_patients")
-            lines.append(f"- {part}, by {level}: {told} ({n:g} patients)")
+            lines.append(f"- {part}, by {level}: {told} ({plural(int(n), 'patient')})")
     if classifier:
         chosen = "Validation patients chose the learning rate and the step and set the temperature"
         lines.append(f"\n{chosen}: their scores flatter. None of these numbers has an interval.")

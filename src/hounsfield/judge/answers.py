@@ -13,6 +13,7 @@ from hounsfield.judge.power import pilot, smallest_effect
 from hounsfield.judge.questions import Question, questions, reach
 from hounsfield.judge.scores import Board
 from hounsfield.judge.view import LEVELS, Metric, at_level, measure, of_repeats, patient_df
+from hounsfield.wording import percent, plural
 
 Plain = Callable[[Floats, Truth], Floats]
 WITH_INTERVALS: Mapping[str, Metric] = {
@@ -203,7 +204,7 @@ def _singles(
             yield replace(
                 one,
                 reason=f"perfect on all {measured.scarcest} patients of the scarcest side; by the "
-                f"rule of three up to {share:.0%} of such patients could be ranked wrongly",
+                f"rule of three up to {percent(share)} of such patients could be ranked wrongly",
             )
         else:
             yield replace(one, reason="scores are constant")
@@ -339,7 +340,7 @@ def _marks(repeats: Bools, unfinished: int) -> str:
     if not repeats.all():
         said.append(f"{len(repeats) - int(repeats.sum())} of {len(repeats)} repeats left out")
     if unfinished:
-        said.append(f"{unfinished} cell{'s'[: unfinished > 1]} with unfinished training")
+        said.append(f"{plural(unfinished, 'cell')} with unfinished training")
     return "; ".join(said)
 
 

@@ -16,6 +16,7 @@ from hounsfield.judge.power import Pilot
 from hounsfield.judge.questions import Question, questions, reach
 from hounsfield.judge.scores import Board, boards, read_cells, read_facts
 from hounsfield.judge.view import at_level, measure, of_repeats, patient_df
+from hounsfield.wording import plural
 
 REPEATS = (3, 5, 10)
 PATIENT_FACTORS = (1, 2, 4, 8)
@@ -103,7 +104,7 @@ def lines(plan: Plan, *, effect: float | None = None) -> list[str]:
     """The plan as text, a line each."""
     said = [
         plan.question,
-        f"  pilot: {plan.patients} test patients, {plan.repeats} repeats"
+        f"  pilot: {plural(plan.patients, 'test patient')}, {plural(plan.repeats, 'repeat')}"
         + (f"; {plan.comparisons} comparisons share the 5 %" if plan.comparisons > 1 else ""),
         "  patients  repeats  smallest effect (80 % power) [80 % range]",
     ]
@@ -116,8 +117,8 @@ def lines(plan: Plan, *, effect: float | None = None) -> list[str]:
     if plan.repeats == 1 or any(row.repeats == 1 for row in plan.rows):
         said.append("  One repeat: how training varies is not measured, and not counted here.")
     for repeats, needed in plan.needed.items():
-        enough = f"{needed} test patients" if needed else f"{repeats} repeats are too few"
-        said.append(f"  To see {effect:.3g} with {repeats} repeats: {enough}.")
+        enough = plural(needed, "test patient") if needed else "no number of patients suffices"
+        said.append(f"  To see {effect:.3g} with {plural(repeats, 'repeat')}: {enough}.")
     said.append("  Approximate; errs on the safe side where the arms come to differ.")
     return said
 
@@ -129,7 +130,7 @@ def _effect(effect: float | None, plan: Plan) -> str:
 
 
 def _floor(plan: Plan) -> str:
-    with_these = f"  With {plan.patients} patients no number of repeats"
+    with_these = f"  With {plural(plan.patients, 'patient')} no number of repeats"
     if plan.floor is None:
         return "  The pilot is too small to tell what its patients add: trust no number of these."
     if plan.floor > plan.reach:

@@ -7,6 +7,7 @@ from typing import Literal
 from hounsfield.judge.answers import ALPHA, Answer, decimals
 from hounsfield.judge.declared import Primary
 from hounsfield.judge.questions import reach
+from hounsfield.wording import percent
 
 Outcome = Literal["supported", "contradicted", "undecided"]
 
@@ -80,7 +81,7 @@ def _better(primary: Primary, found: Answer | None) -> Verdict:
         because = f"the difference is {_said(found)}, Holm-adjusted {p_told}."
         if outcome == "undecided":
             because += _could_have_seen(found)
-    share = f"{primary.fraction:.0%}"
+    share = percent(primary.fraction)
     return _verdict(
         primary,
         (primary.arm, primary.baseline),
@@ -161,7 +162,7 @@ def _weighed(
         or difference.high is None
     ):
         return "undecided", _no_number(drops if difference and difference.low else difference)
-    share, margin = f"{primary.fraction:.0%}", primary.margin
+    share, margin = percent(primary.fraction), primary.margin
     numbers = (
         f"its drop minus that of {baseline} is {_said(drops)}, and its level with {share} of the "
         f"labels minus that of {baseline} is {_said(difference)}"

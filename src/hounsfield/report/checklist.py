@@ -4,7 +4,7 @@ The items are ours, after what CLAIM 2024 (Radiology: Artificial Intelligence 6:
 TRIPOD+AI (BMJ 2024;385:e078378) and METRICS (Insights into Imaging 15:8) ask for.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hounsfield.judge.declared import CONTROLS
@@ -12,7 +12,7 @@ from hounsfield.report import words
 from hounsfield.report.parts import data, provenance
 from hounsfield.report.parts.limits import limits
 from hounsfield.report.points import PRIMARY, points
-from hounsfield.report.study_folder import Study, mapping
+from hounsfield.report.study_folder import Run, Study, mapping
 
 AUTHOR = "for the author"  # stands in what a study tells where a part of it is missing
 
@@ -122,8 +122,8 @@ def _arms(study: Study) -> str:
     runs = [
         f"{words.arm_name(name)}: {words.plural(len(mine), 'run')} of "
         f"{mine[0].config.get('backbone', 'a backbone that is not told')}, "
-        f"{words.span([n for run in mine if isinstance(n := run.summary.get('steps'), int)])} "
-        f"steps, {words.duration(sum(provenance.seconds(run.summary) for run in mine))} in all"
+        f"{words.spanned(_steps(mine), 'step')}, "
+        f"{words.duration(sum(provenance.seconds(run.summary) for run in mine))} in all"
         for name in dict.fromkeys(run.name for run in study.runs)
         if (mine := [run for run in study.runs if run.name == name])
     ]
@@ -136,6 +136,10 @@ def _arms(study: Study) -> str:
         if (card := mapping(mapping(cards.get(arm)).get("card")))
     ]
     return "; ".join([*runs, *outside])
+
+
+def _steps(runs: Sequence[Run]) -> list[int]:
+    return [steps for run in runs if isinstance(steps := run.summary.get("steps"), int)]
 
 
 def _tuning(study: Study) -> str:
@@ -157,10 +161,11 @@ def _ladder(study: Study) -> str:
     if not study.fractions:
         return ""
     shares = words.listed([words.percent(fraction) for fraction in study.fractions])
+    seed = mapping(study.facts.get("config")).get("seed", "not told")
     return (
-        f"Nested fractions {shares}, by patient, stratified by class, {study.repeats} draws, "
-        f"seed {mapping(study.facts.get('config')).get('seed', 'not told')}. Draw and training "
-        "seed vary together; the pool of patients does not"
+        f"Nested fractions {shares}, by patient, stratified by class, "
+        f"{words.plural(study.repeats, 'draw')}, seed {seed}. Draw and training seed vary "
+        "together; the pool of patients does not"
     )
 
 
@@ -223,7 +228,7 @@ def _subgroups(study: Study) -> str:
 
 def _failures(study: Study) -> str:
     count = len(study.pictures.get("mistakes") or ())
-    return f"{count} confident mistakes are shown as pictures" if count else ""
+    return f"{words.plural(count, 'confident mistake')} shown as pictures" if count else ""
 
 
 def _baselines(study: Study) -> str:

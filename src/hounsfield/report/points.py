@@ -90,7 +90,7 @@ class Point:
         """`5 patients, 120-122 images`."""
         if not self.patients:
             return "not known"
-        return f"{words.span(self.patients)} patients, {words.span(self.images)} images"
+        return f"{words.spanned(self.patients, 'patient')}, {words.spanned(self.images, 'image')}"
 
     @property
     def judged_on(self) -> str:
@@ -98,7 +98,7 @@ class Point:
         if self.n_patients is None:
             return ""
         rarer = (
-            f" ({self.n_positive_patients} carry the rarest class)"
+            f" ({self.n_positive_patients} with the rarest class)"
             if self.n_positive_patients is not None
             else ""
         )
@@ -210,7 +210,7 @@ def cells_of(
 def _point(study: Study, row: dict[str, object]) -> Point:
     values = {name: row[name] for name in Point.__dataclass_fields__ if name in row}
     for name in ("flag", "reason"):
-        values[name] = values.get(name) or ""
+        values[name] = words.signs(str(values.get(name) or ""))
     cells = cells_of(
         study,
         str(row["task"]),

@@ -65,7 +65,9 @@ def _one(study: Study, found: Sequence[Point]) -> Iterator[RenderableType]:
 def _head(found: Sequence[Point]) -> str:
     patients = [count for point in found for count in point.patients]
     images = [count for point in found for count in point.images]
-    return f"{words.span(patients)} patients\n{words.span(images)} images" if patients else ""
+    if not patients:
+        return ""
+    return f"{words.spanned(patients, 'patient')}\n{words.spanned(images, 'image')}"
 
 
 def _cell(point: Point | None) -> str:

@@ -5,7 +5,9 @@ import math
 import re
 from collections.abc import Sequence
 
+from hounsfield import wording
 from hounsfield.judge.answers import decimals
+from hounsfield.wording import plural as plural  # a report says its counts as messages do
 
 METRICS = {
     "auc": "AUC",
@@ -56,8 +58,8 @@ def kind_name(kind: str, metric: str) -> str:
 
 
 def percent(fraction: float) -> str:
-    """`0.25` as `25 %`."""
-    return f"{fraction * 100:.3g}{NARROW}%"
+    """`0.25` as `25 %`, with a narrow space."""
+    return wording.percent(fraction).replace(" ", NARROW)
 
 
 def number(value: float | None, *, digits: int = 3, signed: bool = False) -> str:
@@ -95,6 +97,11 @@ def span(values: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,}{DASH}{high:,}"
 
 
+def spanned(values: Sequence[int], one: str) -> str:
+    """`1 patient`, `12 patients`, `11-14 patients`."""
+    return f"{span(values)} {one if set(values) == {1} else one + 's'}"
+
+
 def slug(*parts: str) -> str:
     """A name for files and anchors: letters, digits, hyphens; a digest where signs were lost."""
     text = "-".join(parts)
@@ -111,18 +118,13 @@ def sentence(text: str) -> str:
 
 def signs(text: str) -> str:
     """`text` with true minus signs before numbers, and a narrow space before per cent."""
-    return re.sub(r"(?<=\d)%", f"{NARROW}%", re.sub(r"(?<![\w-])-(?=\d)", MINUS, text))
+    return re.sub(r"(?<=\d) ?%", f"{NARROW}%", re.sub(r"(?<![\w-])-(?=\d)", MINUS, text))
 
 
 def finished(text: str) -> str:
     """`text` with a full stop, unless it ends with one."""
     text = text.strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """`1 patient`, `2 patients`, `1,200 images`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from hounsfield.study.trained import Labels
 from hounsfield.train import schedule
 from hounsfield.train.device import fabric
 from hounsfield.train.pretrain import pretrain
+from hounsfield.wording import plural
 
 FEW_STEPS, MORE_STEPS = 2, 8
 LOOKED_AT = 256
@@ -65,7 +66,7 @@ class Estimate:
         """The estimate in words."""
         yield f"cells: {self.cells}, of which {self.cells_left} are left"
         for task, protocol, arms, each in self.groups:
-            yield f"  {task}, {protocol}: {', '.join(arms)}; {each} cells each"
+            yield f"  {task}, {protocol}: {', '.join(arms)}; {plural(each, 'cell')} each"
         yield f"pre-trainings left: {self.pretrainings_left}"
         yield (
             f"time left: about {_in_words(self.pretrain_hours + self.cell_hours)} on this machine, "
@@ -83,9 +84,10 @@ class Estimate:
         effect = f"a difference of AUC of about {self.smallest_effect:.2f}"
         return (
             f"smallest visible effect: {effect if self.smallest_effect <= 1 else 'none whatever'} "
-            f"(found 4 times in 5 with {self.patients} test patients, {self.repeats} repeats and "
-            f"{self.comparisons} comparisons, if scores vary as in our simulated studies at AUC "
-            "0.80; `hounsfield power` tells it from a finished study)"
+            f"(found 4 times in 5 with {plural(self.patients, 'test patient')}, "
+            f"{plural(self.repeats, 'repeat')} and {plural(self.comparisons, 'comparison')}, if "
+            "scores vary as in our simulated studies at AUC 0.80; `hounsfield power` tells it from "
+            "a finished study)"
         )
 
 
@@ -141,7 +143,7 @@ def _groups(plan: Plan) -> Iterator[tuple[str, str, tuple[str, ...], int]]:
 
 
 def _in_words(hours: float) -> str:
-    return f"{hours:.1f} hours" if hours >= 2 else f"{math.ceil(60 * hours)} minutes"
+    return f"{hours:.1f} hours" if hours >= 2 else plural(math.ceil(60 * hours), "minute")
 
 
 def _pretrain_seconds(runs: list[Pretraining]) -> float:

@@ -18,6 +18,7 @@ from hounsfield.progress import Bar, lines_to
 from hounsfield.study.plan import Cell, Plan
 from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.worker import Ended, Worker
+from hounsfield.wording import plural
 
 Part = Pretraining | Cell
 
@@ -94,8 +95,8 @@ def side_by_side(
                 hand.give(waiting.popleft() if waiting else None)
     if waiting:
         raise WorkerError(
-            f"the processes died before they began; {len(waiting)} parts of the study are not "
-            "run. Look for the cause above, or run the same command again with --jobs 1."
+            f"the processes died before they began; not run: {plural(len(waiting), 'part')} of the "
+            "study. Look for the cause above, or run the same command again with --jobs 1."
         )
 
 

@@ -24,6 +24,7 @@ from hounsfield.train import checkpoint
 from hounsfield.train.device import chosen
 from hounsfield.train.log import bar_over
 from hounsfield.train.pretrain import build
+from hounsfield.wording import plural
 
 SCORE_BYTES = 32  # of a row of scores besides its logits, uncompressed: row, patient, label, split
 SPARE_BYTES = 50 * 2**20
@@ -207,7 +208,7 @@ def _run(
             except KeyboardInterrupt:
                 kept = sum(_status(out, cell) is not None for cell in plan.cells)
                 raise InterruptedRun(
-                    f"stopped; {kept} of {len(plan.cells)} cells are kept in {out}. "
+                    f"stopped; kept in {out}: {kept} of {plural(len(plan.cells), 'cell')}. "
                     "Run the same command again to go on."
                 ) from None
 

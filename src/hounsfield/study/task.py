@@ -16,6 +16,7 @@ from hounsfield.data.split import Split, Strata, given, strata
 from hounsfield.data.store import Store
 from hounsfield.data.window import window_of
 from hounsfield.errors import ConfigError, LabelError, one_of
+from hounsfield.wording import plural
 
 Level = Literal["slice", "series", "patient"]
 Pooling = Literal["mean_logit", "mean_probability", "max_odds"]
@@ -207,8 +208,8 @@ def _classes(where: str, label: str, table: pl.DataFrame) -> tuple[str, ...]:
     values = table["value"].unique().to_list()
     if not 2 <= len(values) <= MOST_CLASSES:
         raise LabelError(
-            f"{where}: label {label!r} has {len(values)} distinct values among the images that "
-            f"take part; a task has 2 to {MOST_CLASSES} classes."
+            f"{where}: label {label!r} has {plural(len(values), 'distinct value')} among the "
+            f"images that take part; a task has 2 to {MOST_CLASSES} classes."
         )
     try:
         return tuple(sorted(values, key=float))
@@ -227,10 +228,12 @@ def _check_one_label_a_unit(where: str, config: TaskConfig, table: pl.DataFrame)
     if config.level == "slice":
         return
     mixed = table.group_by("unit").agg(pl.col("label").n_unique()).filter(pl.col("label") > 1)
+    many = "series" if config.level == "series" else ""
     if len(mixed):
         raise LabelError(
-            f"{where}: {len(mixed)} {config.level}s carry more than one value of {config.label!r}; "
-            f'level = "{config.level}" needs one each. Use level = "slice" or correct the labels.'
+            f"{where}: {plural(len(mixed), config.level, many)} with more than one value of "
+            f'{config.label!r}; level = "{config.level}" needs one each. Use level = "slice" or '
+            "correct the labels."
         )
 
 

@@ -74,7 +74,7 @@ def _compared(study: Study) -> Iterator[str]:
 
 
 def _sentence(names: tuple[str, str], arm: Point, base: Point, gap: Point | None) -> str:
-    patients = f" ({words.span(arm.patients)} training patients)" if arm.patients else ""
+    patients = f" ({words.spanned(arm.patients, 'training patient')})" if arm.patients else ""
     metric = words.metric_name(arm.metric)
     start = (
         f"With {words.percent(arm.fraction or 0)} of the labels{patients}, {names[0]} reaches "
@@ -85,7 +85,10 @@ def _sentence(names: tuple[str, str], arm: Point, base: Point, gap: Point | None
         why = f": {gap.reason}" if gap and gap.reason else ""
         return f"{start}; no interval holds for the difference{why}."
     said = f"the paired difference is {gap.text}, {_adjusted(gap)}"
-    judged = f" ({arm.n_patients} test patients, {words.plural(arm.repeats or 0, 'repeat')})"
+    judged = (
+        f" ({words.plural(arm.n_patients or 0, 'test patient')}, "
+        f"{words.plural(arm.repeats or 0, 'repeat')})"
+    )
     if gap.low > 0:
         end = f"so {names[0]} is better"
     elif gap.high < 0:

@@ -92,9 +92,10 @@ def _patients(study: Study) -> Iterator[str]:
         few = [point for point in found if "few patients" in point.flag and point.low is not None]
         if few:
             yield (
-                f"On {task.name}, {few[0].n_patients} test patients carry the evidence, not "
-                f"{few[0].n_images:,} images: the intervals are wide, and a difference that is "
-                "not seen may still be there"
+                f"On {task.name}, the evidence is "
+                f"{words.plural(few[0].n_patients or 0, 'test patient')}, not "
+                f"{words.plural(few[0].n_images or 0, 'image')}: the intervals are wide, and a "
+                "difference that is not seen may still be there"
             )
         near = [point for point in found if "near 1" in point.flag]
         if near:

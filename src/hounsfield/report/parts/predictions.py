@@ -238,7 +238,8 @@ def _confusion(
             "true": classes[true],
             "predicted": classes[predicted],
             "images": int(count),
-            "share": round(float(count / max(row.sum(), 1)), 4),
+            "share": (share := round(float(count / max(row.sum(), 1)), 4)),
+            "of_class": words.percent(share),
         }
         for one in found
         for true, row in enumerate(one.quality.confusion)
@@ -257,7 +258,7 @@ def _confusion(
     )
     square = base.mark_rect(color=style.ink, cornerRadius=3).encode(
         fillOpacity=alt.FillOpacity("share:Q", legend=None).scale(domain=[0, 1], range=[0.04, 0.9]),
-        tooltip=["true:N", "predicted:N", "images:Q", alt.Tooltip("share:Q", format=".0%")],
+        tooltip=["true:N", "predicted:N", "images:Q", alt.Tooltip("of_class:N", title="share")],
     )
     number = base.mark_text(fontSize=14).encode(
         text="images:Q",
