@@ -47,15 +47,15 @@ def test_a_config_cannot_be_changed() -> None:
     [
         (
             "seed = 1\nsed = 2\n",
-            "{path}: unknown key at sed: 'sed'. Did you mean 'seed'? Allowed: optim, seed, tasks.",
+            "{path}: unknown key 'sed'. Did you mean 'seed'? Allowed: optim, seed, tasks.",
         ),
         (
             "seed = 1\n[optim]\nlearning_rate = 2\n",
-            "{path}: unknown key at optim.learning_rate: 'learning_rate'. Allowed: lr, momentum.",
+            "{path}: unknown key 'learning_rate' in optim. Allowed: lr, momentum.",
         ),
         (
             "seed = 1\n[[tasks]]\nmomentun = 2\n",
-            "{path}: unknown key at tasks.0.momentun: 'momentun'. Did you mean 'momentum'? "
+            "{path}: unknown key 'momentun' in tasks.0. Did you mean 'momentum'? "
             "Allowed: lr, momentum.",
         ),
         ("[optim]\nlr = 1\n", "{path}: seed is missing. Add it."),

@@ -140,7 +140,7 @@ def test_a_dry_run_writes_nothing(run, home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("repeats = 2", "repeat = 2", "unknown key at repeat: 'repeat'. Did you mean 'repeats'?"),
+        ("repeats = 2", "repeat = 2", "unknown key 'repeat'. Did you mean 'repeats'?"),
         (
             '"resnet10_tiny"',
             '"resnet10_tin"',

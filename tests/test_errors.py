@@ -31,6 +31,11 @@ def test_an_unknown_name_gets_the_nearest_ones() -> None:
     )
 
 
-def test_a_long_list_is_cut() -> None:
-    text = one_of("backbone", "zzz", [f"net{number:02d}" for number in range(30)])
-    assert text.endswith("net19, ... (30 in all).")
+def test_of_a_long_list_the_nearest_names_are_enough() -> None:
+    names = [f"net{number:02d}" for number in range(30)]
+    assert one_of("backbone", "zzz", names).endswith(
+        f" 30 are known, the first: {', '.join(names[:24])}."
+    )
+    assert one_of("backbone", "net7", names) == (
+        "unknown backbone 'net7'. Did you mean 'net27' or 'net17' or 'net07'? 30 are known."
+    )

@@ -125,14 +125,17 @@ def _set(values: dict[str, Any], override: str) -> None:
 
 
 def _explain(kind: type[BaseModel], detail: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in detail["loc"]) or "the whole"
+    place = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return one_of("key", str(detail["loc"][-1]), _keys_at(kind, detail["loc"][:-1])).replace(
-            "unknown key", f"unknown key at {place}:", 1
-        )
+        *tables, key = map(str, detail["loc"])
+        table = ".".join(tables)
+        told = one_of("key", key, _keys_at(kind, detail["loc"][:-1]))
+        return told.replace(f"{key!r}.", f"{key!r} in {table}.", 1) if table else told
     if detail["type"] == "missing":
         return f"{place} is missing. Add it."
     message = detail["msg"].removeprefix("Value error, ")
+    if isinstance(detail["input"], Mapping):  # a table whose values do not fit together
+        return f"{place}: {message}" if place else message
     return f"{place} = {detail['input']!r} is not allowed: {message}"
 
 

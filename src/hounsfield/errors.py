@@ -27,6 +27,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
 
+LISTED = 24  # names in a message
+
 
 class HounsfieldError(Exception):
     """Root of the tree; `exit_code` is what the command line ends with."""
@@ -117,10 +119,12 @@ class InterruptedRun(HounsfieldError):  # noqa: N818 - not a fault, a wish
 def one_of(what: str, got: str, allowed: Iterable[str]) -> str:
     """One sentence: what was got, the nearest allowed names first, then all of them.
 
-    Long lists are cut after twenty names.
+    Of a long list the nearest names are enough; where there are none it is cut.
     """
     names = sorted(set(allowed))
     near = get_close_matches(got, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
-    shown = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
-    return f"unknown {what} {got!r}.{hint} Allowed: {shown}."
+    if len(names) <= LISTED:
+        return f"unknown {what} {got!r}.{hint} Allowed: {', '.join(names)}."
+    some = "" if near else f", the first: {', '.join(names[:LISTED])}"
+    return f"unknown {what} {got!r}.{hint} {len(names):,} are known{some}."

@@ -114,7 +114,8 @@ def test_a_patient_on_both_sides_is_refused_by_name():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (["train", None], "the split column holds None; allowed: train, val, test"),
+        (["train", None], "1 of 2 labelled images without a split"),
+        (["train", "tset"], "the split column holds tset; allowed: train, val, test"),
         (["train", "val"], "names no test patient"),
         (["test", "test"], "names no train patient"),
     ],

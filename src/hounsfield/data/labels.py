@@ -74,9 +74,10 @@ def read_labels(path: Path) -> Labels:
     form = next((form for form in FORMS if set(form) <= set(text.columns)), None)
     if form is None:
         allowed = "; ".join(" + ".join(form) for form in FORMS)
+        mend = "Save it with commas." if ";" in text.columns[0] else "Rename its columns."
         raise LabelError(
             f"{path} has the columns {', '.join(text.columns)}; slices are named by one of: "
-            f"{allowed}. Rename its columns."
+            f"{allowed}. {mend}"
         )
     known = {*form, "patient", "study", "series", *_POSITIONS, "split"}
     names = tuple(name for name in text.columns if name not in known)

@@ -74,15 +74,19 @@ def given(
         needed: Parts that must not be empty.
 
     Raises:
-        LabelError: A part is not train, val or test; or one that is needed is empty.
+        LabelError: An image has no part; one is not train, val or test, or is needed and empty.
         LeakError: A patient stands in two parts.
     """
+    bare = sum(part is None for part in parts)
+    if bare:
+        raise LabelError(
+            f"{bare:,} of {plural(len(parts), 'labelled image')} without a split. Ingest labels "
+            "with a column `split` (train, val or test for every patient), or set `folds` in the "
+            "study."
+        )
     unknown = sorted({str(part) for part in parts} - {"train", "val", "test"})
     if unknown:
-        raise LabelError(
-            f"the split column holds {_some(unknown)}; allowed: train, val, test. "
-            "Fill it for every labelled image, or set `folds` in the study."
-        )
+        raise LabelError(f"the split column holds {_some(unknown)}; allowed: train, val, test.")
     members: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
     for patient, part in zip(patients, parts, strict=True):
         members[str(part)].add(patient)

@@ -112,8 +112,7 @@ def pretraining(
     own = (repeat,) if config.pretrain_seeds == "per_repeat" else ()
     settings.setdefault("seed", seed_of(config.seed, "pretrain", name, *own) % 2**32)
     parsed = parse(PretrainConfig, settings, where=f"pretrain.{name}")
-    build(parsed, corpus_size=1)  # refuses now what it would refuse later, as does the next line
-    recipe(parsed.recipe, size=parsed.image_size, window=parsed.window_hu())
+    _refuse_now(name, parsed)
     opened = [Store.open(stores[store]) for store in used]
     present = frozenset().union(*(store.index["patient"].to_list() for store in opened))
     without = tuple(sorted(never_seen & present))
@@ -125,3 +124,12 @@ def pretraining(
         decides["init"] = init  # what is in it, wherever it lies
     facts = [RECIPE, decides, [store.hash for store in opened], without]
     return Pretraining(hash_of(facts), name, parsed, without)
+
+
+def _refuse_now(name: str, config: PretrainConfig) -> None:
+    """Refuse what the run would refuse later."""
+    try:
+        build(config, corpus_size=1)
+        recipe(config.recipe, size=config.image_size, window=config.window_hu())
+    except ConfigError as error:
+        raise ConfigError(f"pretrain.{name}: {error}") from None

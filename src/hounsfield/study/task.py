@@ -14,7 +14,7 @@ from pydantic import Field
 from hounsfield.config import Config
 from hounsfield.data.split import Split, Strata, given, strata
 from hounsfield.data.store import Store
-from hounsfield.data.window import window_of
+from hounsfield.data.window import WINDOWS
 from hounsfield.errors import ConfigError, LabelError, one_of
 from hounsfield.wording import plural
 
@@ -129,7 +129,8 @@ def load(name: str, config: TaskConfig, stores: Mapping[str, Path]) -> Task:
         StoreError: A store cannot be opened.
     """
     where = f"task {name!r}"
-    window_of(config.window)  # refuses now what it would refuse later
+    if config.window not in WINDOWS:
+        raise ConfigError(f"{where}: {one_of('window', config.window, WINDOWS)}")
     for store in filter(None, (config.store, config.external)):
         if store not in stores:
             raise ConfigError(f"{where}: {one_of('store', store, stores)}")
