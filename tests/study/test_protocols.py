@@ -23,8 +23,8 @@ from hounsfield.study.images import read
 from hounsfield.study.paper import Epochs, Falling, _Thawing, paper
 from hounsfield.study.plan import plan
 from hounsfield.study.scores import macro_auc
-from hounsfield.study.trained import Labels
-from hounsfield.study.worker import Worker, labels_of
+from hounsfield.study.trained import Labels, labels_of
+from hounsfield.study.worker import Worker
 from hounsfield.train.device import fabric
 
 

@@ -22,10 +22,11 @@ from hounsfield.errors import (
 )
 from hounsfield.study import parallel, worker
 from hounsfield.study import run as running
+from hounsfield.study.cell_folder import Ended
 from hounsfield.study.plan import plan
 from hounsfield.study.record import CHANGED, write_plan
 from hounsfield.study.run import run
-from hounsfield.study.worker import Ended, Worker
+from hounsfield.study.worker import Worker
 from hounsfield.train.log import bar_over
 from hounsfield.train.reconstruct import HIDDEN
 

@@ -35,8 +35,7 @@ from hounsfield.study.finetune import fair
 from hounsfield.study.scores import macro_auc
 from hounsfield.study.task import Bounds, Pooling, Task, TaskConfig, load
 from hounsfield.study.task import Level as TaskLevel
-from hounsfield.study.trained import ENOUGH, Trained
-from hounsfield.study.worker import labels_of
+from hounsfield.study.trained import ENOUGH, Trained, labels_of
 from hounsfield.train.device import DeviceName, fabric
 from hounsfield.wording import plural
 

@@ -15,9 +15,10 @@ import torch
 from hounsfield.children import die_with_parent
 from hounsfield.errors import DiskError, InterruptedRun, WorkerError
 from hounsfield.progress import Bar, lines_to
+from hounsfield.study.cell_folder import Ended, give_up
 from hounsfield.study.plan import Cell, Plan
 from hounsfield.study.pretraining import Pretraining
-from hounsfield.study.worker import Ended, Worker
+from hounsfield.study.worker import Worker
 from hounsfield.wording import plural
 
 Part = Pretraining | Cell
@@ -79,9 +80,10 @@ def side_by_side(
                 except EOFError:
                     del hands[hand.pipe]
                     if hand.part is not None:
-                        yield Worker(plan, folder).give_up(
-                            hand.part, hand.obituary(), exit_code=WorkerError.exit_code
-                        )
+                        yield give_up(
+                            hand.part, plan, folder,
+                            reason=hand.obituary(), exit_code=WorkerError.exit_code,
+                        )  # fmt: skip
                         if waiting:
                             hire()
                     continue

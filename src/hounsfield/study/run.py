@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hounsfield.data.store import Store
 from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun, MachineError, OutputError
@@ -14,12 +13,12 @@ from hounsfield.files import check_space, read_object, sweep
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
 from hounsfield.study import features, leakage
+from hounsfield.study.cell_folder import Ended, give_up, read_facts
 from hounsfield.study.parallel import Part, one_by_one, side_by_side
 from hounsfield.study.pictures import write_pictures
 from hounsfield.study.plan import Cell, Plan
 from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.record import write_plan
-from hounsfield.study.worker import Ended, Worker
 from hounsfield.train import checkpoint
 from hounsfield.train.device import chosen
 from hounsfield.train.log import bar_over
@@ -78,7 +77,7 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
         for cell in todo:
             if cell.pretraining in broken:
                 failed = broken[cell.pretraining]
-                Worker(plan, out).give_up(cell, failed.reason, exit_code=failed.exit_code)
+                give_up(cell, plan, out, reason=failed.reason, exit_code=failed.exit_code)
         whole = [cell for cell in todo if cell.pretraining not in broken]
         deque(_run(plan, out, whole, of=len(plan.cells), jobs=jobs, label="cells"), maxlen=0)
         judge(out)
@@ -138,7 +137,7 @@ def _refuse_another(plan: Plan, out: Path) -> None:
 def is_finished(out: Path, part: Pretraining | Cell) -> bool:
     """Whether `out` holds this part; a failed cell is not finished."""
     if isinstance(part, Cell):
-        return _status(out, part) in ("done", "unfinished")
+        return read_facts(out, part).get("status") in ("done", "unfinished")
     return (out / "pretrain" / part.hash / "run.json").is_file()
 
 
@@ -206,7 +205,7 @@ def _run(
                     progress.note(f"{ended.status}: {names[ended.part]}")
                     yield ended
             except KeyboardInterrupt:
-                kept = sum(_status(out, cell) is not None for cell in plan.cells)
+                kept = sum("status" in read_facts(out, cell) for cell in plan.cells)
                 raise InterruptedRun(
                     f"stopped; kept in {out}: {kept} of {plural(len(plan.cells), 'cell')}. "
                     "Run the same command again to go on."
@@ -214,7 +213,7 @@ def _run(
 
 
 def _outcome(plan: Plan, out: Path, *, ran: int) -> Outcome:
-    facts = {cell.hash: _cell_facts(out, cell) for cell in plan.cells}
+    facts = {cell.hash: read_facts(out, cell) for cell in plan.cells}
     return Outcome(
         folder=out,
         cells=len(plan.cells),
@@ -251,11 +250,3 @@ def _move(path: Path, folder: Path) -> None:
     if place.exists():  # the same cell: its name is a hash of all that decides it
         shutil.rmtree(place)
     path.rename(place)
-
-
-def _status(out: Path, cell: Cell) -> str | None:
-    return _cell_facts(out, cell).get("status")
-
-
-def _cell_facts(out: Path, cell: Cell) -> dict[str, Any]:
-    return read_object(out / "cells" / cell.hash / "cell.json")

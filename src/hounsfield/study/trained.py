@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hounsfield.data.split import Split, strata
 from hounsfield.study.classifier import Classifier
-from hounsfield.study.scores import Score
+from hounsfield.study.scores import Score, choice, table
+from hounsfield.study.task import Task
 
 ENOUGH = 3  # validation patients a class, below which the last step is taken
 FELL = 0.9  # the training loss must end below this share of the loss of guessing
@@ -54,6 +56,26 @@ class Trained:
     model: Classifier | None = None
 
 
+def labels_of(task: Task, split: Split) -> Labels:
+    """The labels of the split's patients as places in the task's images."""
+    val = task.rows(split.val)
+    fewest = _fewest_patients(task, val)
+    classes, enough = len(task.classes), fewest >= ENOUGH
+
+    def val_score(logits: NDArray[np.float32]) -> Score | None:
+        rows = table(task, val, logits, split="val")
+        return choice(rows, classes=classes, enough=enough)
+
+    return Labels(
+        train=task.rows(split.train),
+        val=val,
+        test=task.rows(split.test),
+        val_score=val_score,
+        enough=enough,
+        some=fewest >= 1,
+    )
+
+
 def fall(curve: Sequence[dict[str, float]], steps: int) -> tuple[float, float]:
     """Mean training loss of the first and of the last tenth of the steps."""
     lines = [line for line in curve if "loss" in line]
@@ -75,3 +97,10 @@ def unfinished(last: float, guess: float) -> str:
         f"the training loss ended at {last:.3f}, not clearly below the {guess:.3f} of guessing; "
         "give more steps or higher learning rates"
     )
+
+
+def _fewest_patients(task: Task, places: NDArray[np.int64]) -> int:
+    """Patients of the class that has fewest of them at `places`."""
+    rows = task.images[places.tolist()]
+    carried = strata(rows["patient"].to_list(), rows["label"].to_list()).values()
+    return min(sum(label in c for c in carried) for label in range(len(task.classes)))
