@@ -49,7 +49,7 @@ def stopped(command, out, phase, at, sign):
         ("ingest", [], "converting", "INT", "interrupted. Run the same command again to go on."),
         ("spark", [], "in a step", "TERM", r"stopped after step \d+ of 24; the state is saved in"),
         ("study", ["--jobs", "2"], "pre-training", "INT", r"stopped.* Run the same command again"),
-        ("study", ["--jobs", "2"], "in the first cell", "TERM", r"stopped; \d of 2 cells are kept"),
+        ("study", ["--jobs", "2"], "in the first cell", "TERM", r"stopped; kept in .*: \d of 2"),
     ],
 )
 def test_all_processes_of_a_verb_answer_with_one_line(scans, tmp_path, kind, more, at, says, sign):
