@@ -80,6 +80,14 @@ def test_the_range_holds_the_smallest_effect_and_narrows_with_the_pilots_patient
     assert low < nearer[0] < nearer[1] < high
 
 
+@pytest.mark.parametrize("repeats", [3, 5, 10])
+def test_the_range_holds_the_smallest_effect_where_repeats_vary_most(repeats):
+    restless = Pilot(np.array(0.1), np.array(0.05), np.array(0.05), np.array(6.0))
+    plan = {"patients": 14, "repeats": repeats}
+    low, high = power.smallest_effect_range(restless, **plan)
+    assert low <= power.smallest_effect(restless, **plan) <= high
+
+
 def test_the_patients_needed_are_just_enough():
     needed = power.patients_needed(PILOT, 0.08, repeats=5)
     assert power.smallest_effect(PILOT, patients=needed, repeats=5) <= 0.08

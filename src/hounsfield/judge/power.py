@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 POWER = 0.8
 BISECTIONS = 26  # far below a thousandth of a standard error
 NODES = 32
+CHANCES = 9  # at which a range of the pilot's variance is looked at
 MOST_PATIENTS = 100_000
 ENDLESS = 1_000_000  # repeats
 
@@ -98,13 +99,18 @@ def smallest_effect(
 def smallest_effect_range(
     of: Pilot, *, patients: int, repeats: int, alpha: float = 0.05
 ) -> tuple[Floats, Floats]:
-    """The 80 % range of `smallest_effect`, for a pilot's patients are few themselves."""
-    limits = []
-    for chance in (0.9, 0.1):
-        factor = of.patient_df / stats.chi2.ppf(chance, of.patient_df)
-        scaled = replace(of, patients=of.patients * factor)
-        limits.append(smallest_effect(scaled, patients=patients, repeats=repeats, alpha=alpha))
-    return limits[0], limits[1]
+    """The 80 % range of `smallest_effect`, for a pilot's patients are few themselves.
+
+    Over the 80 % range of their variance and not at its ends alone: where repeats are few, less
+    variance between patients leaves fewer degrees of freedom, and the effect grows again.
+    """
+    chances = np.linspace(0.1, 0.9, CHANCES)
+    factors = [1.0, *(of.patient_df / stats.chi2.ppf(chance, of.patient_df) for chance in chances)]
+    scaled = [replace(of, patients=of.patients * factor) for factor in factors]
+    effects = [
+        smallest_effect(one, patients=patients, repeats=repeats, alpha=alpha) for one in scaled
+    ]
+    return np.minimum.reduce(effects), np.maximum.reduce(effects)
 
 
 def floor_of_repeats(of: Pilot, *, patients: int, alpha: float = 0.05) -> Floats:
