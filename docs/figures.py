@@ -3,6 +3,7 @@
 from hounsfield.data.split import ladder as nested
 from hounsfield.data.window import WINDOWS
 from hounsfield.seeding import stream
+from hounsfield.wording import percent
 
 INK, PALE, BLUE, ORANGE = "#333", "#d5d5d5", "#3b6fb6", "#d9730d"
 TISSUES = {  # HU, and the line on which the name stands
@@ -51,7 +52,9 @@ def ladder() -> str:
         drawn = nested(carried, FRACTIONS, stream=stream(1, "figure", repeat))
         for row, fraction in enumerate(FRACTIONS):
             y = 24 + 96 * repeat + 24 * row
-            parts.append(_text(150, y + 4, f"repeat {repeat + 1}, {fraction:.0%}", anchor="end"))
+            parts.append(
+                _text(150, y + 4, f"repeat {repeat + 1}, {percent(fraction)}", anchor="end")
+            )
             for place, (patient, classes) in enumerate(carried.items()):
                 colour = ORANGE if 1 in classes else BLUE
                 fill = colour if patient in drawn[fraction] else "none"

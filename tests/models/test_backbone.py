@@ -69,14 +69,14 @@ def test_a_network_without_stochastic_depth_is_refused_by_name_where_it_is_asked
 
 def test_an_image_that_does_not_go_through_is_refused_with_the_size_that_does():
     backbone = create("vit_tiny_patch16_224")
-    with pytest.raises(ConfigError, match=r"image_size 64 does not .* It is made for 224 px"):
+    with pytest.raises(ConfigError, match=r"images of 64 px do not .* It is made for 224 px"):
         backbone.check_size(64)
     backbone.check_size(224)
     assert backbone.training  # as it was
 
 
 def test_a_network_that_is_too_deep_for_an_image_says_why():
-    with pytest.raises(ConfigError, match=r"image_size 16 does not go through vgg11: .* small"):
+    with pytest.raises(ConfigError, match=r"images of 16 px do not go through vgg11: .* small"):
         create("vgg11").check_size(16)
 
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import polars as pl
-from fake_study import fake_study
+from fake_study import FakeTask, fake_study
 from rich.console import Console
 
 from hounsfield.report.study_folder import read
@@ -26,6 +26,13 @@ def test_every_auc_stands_with_its_interval_and_its_n(tmp_path: Path) -> None:
         assert f"[{row['low']:.3f}, {row['high']:.3f}]" in text
     assert "Judged on 16 test patients (8 with the rarest class), " in text
     assert "48 patients" in text
+
+
+def test_a_task_of_patients_is_told_by_patient_alone(tmp_path: Path) -> None:
+    task = FakeTask("bleed", ("no bleed", "bleed"), level="patient")
+    text = shown(fake_study(tmp_path / "study", tasks=(task,)))
+    assert "bleed: AUC by patient" in text
+    assert "by slice" not in text
 
 
 def test_an_unfinished_cell_marks_its_number_and_only_its_number(tmp_path: Path) -> None:

@@ -172,6 +172,19 @@ def test_controls_alone_raise_no_question_and_no_budget_touches_them(study):
 
 
 @pytest.mark.parametrize(
+    ("said", "level"), [({}, "patient"), ({"level": "slice"}, "slice"), ({"task": "a"}, "slice")]
+)
+def test_the_question_is_about_patients_where_its_task_is(study, said, level):
+    tasks = {
+        "kind": {"store": "ct", "label": "kind", "level": "patient"},
+        "a": {"store": "ct", "label": "lesion"},
+    }
+    primary = {"arm": "histogram", "baseline": "scratch", **said}
+    asked = study(tasks=tasks, arms=["scratch", "histogram"], primary=primary)
+    assert plan(asked).primary.level == level
+
+
+@pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
         ({"image_size": 40}, ConfigError, r"40 is not a multiple of 32, .* Use 32 or 64\."),
@@ -228,7 +241,7 @@ def test_controls_alone_raise_no_question_and_no_budget_touches_them(study):
         (
             {"backbone": "vit_tiny_patch16_224"},
             ConfigError,
-            r"image_size 32 does not go through vit_tiny_patch16_224: .* made for 224 px",
+            r"images of 32 px do not go through vit_tiny_patch16_224: .* made for 224 px",
         ),
     ],
 )

@@ -315,6 +315,9 @@ def test_a_wrong_config_is_refused_before_anything_is_written(store, tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match="mask_ratio"):
         pretrain(config(store, method="spark"), tmp_path / "run")
+    vit = config(store, method="swav", backbone="vit_tiny_patch16_224", image_size=224)
+    with pytest.raises(ConfigError, match="images of 96 px do not go through vit_tiny"):
+        pretrain(vit, tmp_path / "run")  # the small crops
     assert not (tmp_path / "run/config.json").exists()
 
 

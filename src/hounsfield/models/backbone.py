@@ -55,7 +55,7 @@ class Backbone(nn.Module):
                 self.eval()(some.new_zeros(1, self.channels, size, size))
         except Exception as error:  # networks assert, divide and index as they like
             raise ConfigError(
-                f"image_size {size} does not go through {self.name}: {_reason(error)}. "
+                f"images of {size} px do not go through {self.name}: {_reason(error)}. "
                 f"{_made_for(self.net, size)}"
             ) from error
         finally:
@@ -130,4 +130,4 @@ def _made_for(net: nn.Module, size: int) -> str:
     made_for = (getattr(net, "pretrained_cfg", None) or {}).get("input_size", (0,))[-1]
     if made_for in (0, size):
         return "Choose another backbone."
-    return f"It is made for {made_for} px: give that, or choose a backbone that takes other sizes."
+    return f"It is made for {made_for} px: use these, or a backbone that takes other sizes."

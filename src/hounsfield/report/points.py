@@ -179,9 +179,14 @@ def main_level(study: Study, task: str) -> str:
 
 
 def levels(study: Study, task: str) -> list[str]:
-    """Every level that a task is judged at, the main one first."""
+    """Every level that a task is judged at, the main one first; of a task of patients that alone.
+
+    There a patient is one row of scores, and a "slice" would be that patient again.
+    """
     found = _levels(study, task)
     main = main_level(study, task)
+    if main == "patient":
+        return [main]
     return sorted(found, key=lambda level: (level != main, level))
 
 

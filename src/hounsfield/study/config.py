@@ -98,7 +98,8 @@ class Primary(Config):
         task: None is the first task.
         protocol: None is the first protocol.
         metric: Of the contrast.
-        level: Scores of slices, or of patients.
+        level: Scores of slices, or of patients; None is patients where the task is of patients,
+            else slices.
         fraction: None is the smallest.
         family: Comparisons that share one error rate; empty is every other arm with `baseline`.
         hypotheses: Pairs of which the first is claimed to be more robust to few labels; empty is
@@ -111,7 +112,7 @@ class Primary(Config):
     task: str | None = None
     protocol: Protocol | None = None
     metric: Literal["auc"] = "auc"
-    level: Literal["slice", "patient"] = "slice"
+    level: Literal["slice", "patient"] | None = None
     fraction: float | None = None
     family: tuple[tuple[str, str], ...] = ()
     hypotheses: tuple[tuple[str, str], ...] = ()

@@ -257,10 +257,13 @@ def _primary(config: StudyConfig) -> Primary | None:
     if given is None and not others:
         return None
     given = given or Primary(arm=(others or [baseline])[0], baseline=baseline)
+    task = given.task or next(iter(config.tasks))
+    by_patient = config.tasks[task].level == "patient"
     rivals = [arm for arm in config.arms if arm != given.baseline and arm not in CONTROLS]
     return given.model_copy(
         update={
-            "task": given.task or next(iter(config.tasks)),
+            "task": task,
+            "level": given.level or ("patient" if by_patient else "slice"),
             "protocol": given.protocol or config.protocols[0],
             "fraction": given.fraction or min(config.fractions),
             "family": given.family or tuple((arm, given.baseline) for arm in rivals),

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hounsfield.augment.views import recipe
 from hounsfield.config import parse
 from hounsfield.data.store import Store
 from hounsfield.errors import ConfigError, one_of
@@ -130,6 +129,5 @@ def _refuse_now(name: str, config: PretrainConfig) -> None:
     """Refuse what the run would refuse later."""
     try:
         build(config, corpus_size=1)
-        recipe(config.recipe, size=config.image_size, window=config.window_hu())
     except ConfigError as error:
         raise ConfigError(f"pretrain.{name}: {error}") from None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from hounsfield.augment.recipe import Recipe
 from hounsfield.augment.views import recipe
 from hounsfield.config import Config, overridden, parse, placed, read_toml
 from hounsfield.data.batches import Batch, Batches
@@ -188,12 +189,7 @@ def _work(
         ranks=machines.world_size,
     )
     check_stores = unchanged(store.path for store in batches.pool.stores)
-    views = recipe(
-        config.recipe,
-        size=config.image_size,
-        channels=config.channels,
-        window=config.window_hu(),
-    )
+    views = _views(config)
 
     def make_views(batch: Batch, generator: torch.Generator) -> list[Tensor]:
         return views(batch.images, batch.is_hu, generator)
@@ -252,7 +248,8 @@ def build(config: PretrainConfig, *, corpus_size: int) -> Method:
         seed=seed_of(config.seed, "backbone"),
         drop_path=config.drop_path,
     )
-    backbone.check_size(config.image_size)
+    for size in sorted({view.size for view in _views(config).views}):
+        backbone.check_size(size)
     if config.init != RANDOM:
         load_into(backbone, config.init)
     with torch.random.fork_rng(devices=[]):
@@ -263,6 +260,15 @@ def build(config: PretrainConfig, *, corpus_size: int) -> Method:
             image_size=config.image_size,
             corpus_size=corpus_size,
         )
+
+
+def _views(config: PretrainConfig) -> Recipe:
+    return recipe(
+        config.recipe,
+        size=config.image_size,
+        channels=config.channels,
+        window=config.window_hu(),
+    )
 
 
 def _filled(table: Mapping[str, Any], given: Any) -> Any:
