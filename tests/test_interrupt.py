@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM in the long verbs: one line says how to go on, and nothing is half-written."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -9,11 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import hounsfield
 from hounsfield import cli
+from hounsfield.classify.kept import Facts, Kept, save
 from hounsfield.data.ingest import ingest
 from hounsfield.data.phantom import phantom
+from hounsfield.encoder import load_encoder
+from hounsfield.models.backbone import create
 from long_work import work
 
 TRIES = 5  # a command may end before it is seen to be where it shall be stopped
@@ -65,30 +71,58 @@ def test_all_processes_of_a_verb_answer_with_one_line(scans, tmp_path, kind, mor
     assert not list(tmp_path.rglob(".*.part"))
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A run's encoder, and a classifier, that nobody has trained."""
+    place, backbone = tmp_path_factory.mktemp("weights"), create("resnet10_tiny")
+    header = {"backbone": backbone.name, "channels": "1", "image_size": "32"}
+    save_file(backbone.net.state_dict(), place / "encoder.safetensors", metadata=header)
+    facts = Facts(task="bleed", classes=("0", "1"), slice_size=64, units=("hu",))
+    encoder = load_encoder(place / "encoder.safetensors")
+    save(Kept(encoder, torch.nn.Linear(backbone.embed_dim, 2), facts), place)
+    return place
+
+
 @pytest.mark.parametrize(
-    ("verb", "within"),
+    ("verb", "within", "left"),
     [
-        ("phantom", "hounsfield.data.phantom.write_patient"),
-        ("thin", "hounsfield.data.thin.difference_hashes"),
-        ("finetune", "hounsfield.classify.finetune.fair"),
-        ("report", "hounsfield.report.make.read"),
+        ("phantom", "hounsfield.data.phantom.write_patient", ()),
+        ("thin", "hounsfield.data.thin.difference_hashes", ()),
+        ("leaks", "hounsfield.data.leaks.difference_hashes", ()),
+        ("contract", "hounsfield.methods.contract.create", ()),
+        ("reconstruct", "hounsfield.train.reconstruct.drawings", ()),
+        ("report", "hounsfield.report.make.read", ()),
+        ("power", "hounsfield.judge.planning.read_facts", ()),
+        ("demo", "hounsfield.data.phantom.write_patient", ("out", "out/demo.json")),
+        ("weights", "hounsfield.models.recognise.create", ()),
+        ("export", "hounsfield.export.make.model_card", ()),  # all but this is written
+        ("finetune", "hounsfield.classify.finetune.fair", ()),
+        ("predict", "hounsfield.classify.predict.why_not", ()),  # the first series is read
     ],
 )
-def test_an_output_that_comes_whole_does_not_come_at_all(
-    scans, tmp_path, monkeypatch, capsys, verb, within
+def test_an_output_that_comes_whole_does_not_come_at_all_and_no_process_stays(
+    scans, weights, tmp_path, monkeypatch, capsys, verb, within, left
 ):
     def stop(*_, **__):
         signal.raise_signal(signal.SIGTERM)
 
-    out = str(tmp_path / "out")
+    store, to = str(scans / "store"), ("--out", str(tmp_path / "out"))
     arguments = {
-        "phantom": [out],
-        "thin": [str(scans / "store"), "--out", out],
-        "finetune": [
-            "--weights=scratch", "--store", str(scans / "store"), "--task=region",
-            "--set=backbone=resnet10_tiny", "--out", out,
-        ],
-        "report": [str(tmp_path), "--out", out],
+        "phantom": to[1:],
+        "thin": (store, *to),
+        "leaks": (store,),
+        "contract": ("byol",),
+        "reconstruct": (str(tmp_path), store, *to),
+        "report": (str(tmp_path), *to),
+        "power": (str(tmp_path),),
+        "demo": to,
+        "weights": (str(weights / "encoder.safetensors"),),
+        "export": (str(weights), *to),
+        "finetune": (
+            "--weights=scratch", "--store", store, "--task=region",
+            "--set=backbone=resnet10_tiny", *to,
+        ),
+        "predict": (str(weights), str(scans / "dicom"), "--key", str(scans / "key"), *to),
     }  # fmt: skip
     monkeypatch.setattr(within, stop)
     monkeypatch.setattr("sys.argv", ["hounsfield", verb, *arguments[verb]])
@@ -100,4 +134,5 @@ def test_an_output_that_comes_whole_does_not_come_at_all(
         signal.signal(signal.SIGTERM, before)
     assert end.value.code == 130
     assert capsys.readouterr().err.endswith("interrupted. Run the same command again to go on.\n")
-    assert list(tmp_path.iterdir()) == []
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == set(left)
+    assert multiprocessing.active_children() == []

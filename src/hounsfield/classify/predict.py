@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,7 @@ def predict(
             sources, Shape(facts.slice_size, facts.grid_mm, facts.crop), keys,
             workers=workers, patient_pattern=patient_pattern,
         )  # fmt: skip
+        outputs.enter_context(closing(found))
         write = outputs.enter_context(_table(out, facts.classes))
         seen = _score(kept, found, tally, keys, write, heatmaps=folder)
         _write_refused(out, tally, keys)

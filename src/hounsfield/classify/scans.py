@@ -1,7 +1,7 @@
 """New scans as a classifier's slices: read as ingest reads, a series at a time, nothing stored."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,10 +48,11 @@ def scans(
     *,
     workers: int = 1,
     patient_pattern: str | None = None,
-) -> Iterator[Scan | Refusal]:
+) -> Generator[Scan | Refusal, None, None]:
     """Every scan below `sources`, and every file that cannot be read, as they come.
 
-    Only the series that are being read are in memory, one a worker.
+    Only the series that are being read are in memory, one a worker. The workers end when all is
+    read, or when the generator is closed.
 
     Raises:
         InputError: A source does not exist.
