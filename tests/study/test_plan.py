@@ -172,6 +172,16 @@ def test_controls_alone_raise_no_question_and_no_budget_touches_them(study):
 
 
 @pytest.mark.parametrize(
+    ("task", "told"),
+    [({"label": "kind"}, True), ({"label": "kind", "level": "patient"}, False), ({}, False)],
+)
+def test_a_task_of_patients_labels_that_is_judged_by_slice_is_told(study, task, told):
+    planned = plan(study(tasks={"x": {"store": "ct", "label": "lesion", **task}}))
+    hints = [one for one in planned.warnings if "all slices of each patient bear one label" in one]
+    assert len(hints) == told
+
+
+@pytest.mark.parametrize(
     ("said", "level"), [({}, "patient"), ({"level": "slice"}, "slice"), ({"task": "a"}, "slice")]
 )
 def test_the_question_is_about_patients_where_its_task_is(study, said, level):

@@ -88,6 +88,7 @@ def info(
     typer.echo(json.dumps(described, indent=2) if as_json else "\n".join(lines(described)))
     if montage is not None:
         write_montage(store, montage)
+        typer.echo(f"Picture: {montage}", err=as_json)
 
 
 def thin(

@@ -103,7 +103,7 @@ class Point:
             else ""
         )
         parts = [words.plural(self.n_patients, "test patient") + rarer]
-        if self.n_images is not None:
+        if self.n_images not in (None, self.n_patients):  # where a patient is not one row
             parts.append(words.plural(self.n_images, "image"))
         if self.repeats:
             parts.append(words.plural(self.repeats, "repeat"))

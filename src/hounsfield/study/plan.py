@@ -285,6 +285,13 @@ def _warnings(config: StudyConfig, tasks: Mapping[str, Task]) -> Iterator[str]:
             'checkpoints, not the methods. Set pretrain_seeds = "per_repeat" for the latter.'
         )
     for task in tasks.values():
+        carried = task.strata()
+        of_patients = len(task.inside) > len(carried) == sum(map(len, carried.values()))
+        if task.config.level == "slice" and of_patients:
+            yield (
+                f"Task {task.name!r} is judged by slice, and all slices of each patient bear one "
+                'label. If it is the patient\'s, set level = "patient" in the task.'
+            )
         if POSITION in config.arms and not order_is_known(task):
             yield (
                 f"Task {task.name!r} has slices whose place in their volume is not known, so the "

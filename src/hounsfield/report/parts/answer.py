@@ -45,7 +45,7 @@ def because(verdict: Mapping[str, Any]) -> str:
 def _compared(study: Study) -> Iterator[str]:
     primary = study.facts.get("primary")
     if not isinstance(primary, Mapping) or not study.tasks:
-        yield "This study names no primary question; the sections below describe what was found."
+        yield "This study names no primary question; the page describes what was found."
         return
     task = str(primary.get("task") or study.tasks[0].name)
     place: dict[str, Any] = {
