@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from hounsfield.cli import app
 from hounsfield.data.phantom import phantom
 from hounsfield.data.store import Store
+from long_work import SMALL_PRETRAIN
 
 PLANTED = {
     "PatientName": "Zebedaeus{n}^Quirinus",
@@ -73,16 +74,7 @@ loop = { log_every = 1, watch_every = 2, checkpoint_every = 1 }
 moco_v2 = { queue_size = 32 }
 """
 
-PRETRAIN = """
-method = "moco_v2"
-stores = ["{store}"]
-backbone = "resnet10_tiny"
-image_size = 32
-batch_size = 8
-budget.steps = 2
-device = "cpu"
-"""
-SPARK = PRETRAIN.replace('"moco_v2"', '"spark"').replace("image_size = 32", "image_size = 64")
+SPARK = SMALL_PRETRAIN.replace('"moco_v2"', '"spark"').replace("image_size = 32", "image_size = 64")
 FINETUNE = (
     "--weights=scratch", "--task=region", "--set=backbone=resnet10_tiny", "--set=device=cpu",
     "--set=image_size=32", "--set=budget.steps=30", "--set=budget.batch=16", "--set=budget.lr=3e-3",
@@ -172,7 +164,7 @@ def test_no_identity_in_any_output_of_the_whole_pipeline(archive, tmp_path, capf
     out = tmp_path / "out"
     out.mkdir()
     (out / "study.toml").write_text(STUDY)
-    (out / "pretrain.toml").write_text(PRETRAIN.format(store=out / "store"))
+    (out / "pretrain.toml").write_text(SMALL_PRETRAIN.format(store=out / "store"))
     (out / "spark.toml").write_text(SPARK.format(store=out / "store"))
     labels = source / "labels.csv"
     ingest = ("ingest", source, "--size", 32, "--key", tmp_path / "key", "--workers", 1)

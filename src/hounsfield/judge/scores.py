@@ -129,12 +129,13 @@ def read_cells(
     cells: list[Cell] = []
     left_out: list[LeftOut] = []
     for path in _planned(folder, facts):
-        place, facts_of_cell = _facts_of(path / "cell.json")
-        if place is None:
+        told = read_cell(path / "cell.json")
+        if told is None:
             left_out.append(
                 LeftOut("", "", "", 0.0, 0, 0, "failed", f"{path.name}/cell.json is broken")
             )
             continue
+        place, facts_of_cell = told
         if not _is_planned(place, plan):
             continue
         status = str(facts_of_cell.get("status"))
@@ -145,8 +146,24 @@ def read_cells(
                 cells.append(found)
                 continue
             status, reason = "failed", found
-        left_out.append(_left_out(place, status, reason))
+        left_out.append(LeftOut(*place, status, reason))
     return _on_the_same_images(cells, left_out)
+
+
+def read_cell(path: Path) -> tuple[Place, Mapping[str, Any]] | None:
+    """The place of a cell and all that its `cell.json` at `path` says; None where it is broken."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return (
+            str(facts["arm"]),
+            str(facts["task"]),
+            str(facts["protocol"]),
+            float(facts["fraction"]),
+            int(facts["repeat"]),
+            int(facts.get("fold") or 0),
+        ), facts
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def boards(cells: Sequence[Cell], plan: Declared) -> Iterator[Board]:
@@ -177,21 +194,6 @@ def _is_planned(place: Place, plan: Declared) -> bool:
         and repeat in range(plan.repeats)
         and fold in range(plan.folds)
     )
-
-
-def _facts_of(path: Path) -> tuple[Place | None, Mapping[str, Any]]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return (
-            str(facts["arm"]),
-            str(facts["task"]),
-            str(facts["protocol"]),
-            float(facts["fraction"]),
-            int(facts["repeat"]),
-            int(facts.get("fold") or 0),
-        ), facts
-    except (OSError, ValueError, KeyError, TypeError):
-        return None, {}
 
 
 def _read(path: Path, place: Place, facts: Mapping[str, Any]) -> Cell | str:
@@ -238,18 +240,13 @@ def _on_the_same_images(
             reason = (
                 "its test images or classes are not those of the other cells of this task and fold"
             )
-            left_out.append(_left_out(cell.place, "failed", reason))
+            left_out.append(LeftOut(*cell.place, "failed", reason))
         elif cell.place in seen:
-            left_out.append(_left_out(cell.place, "failed", "another cell has the same place"))
+            left_out.append(LeftOut(*cell.place, "failed", "another cell has the same place"))
         else:
             seen.add(cell.place)
             kept.append(cell)
     return kept, left_out
-
-
-def _left_out(place: Place, status: str, reason: str) -> LeftOut:
-    arm, task, protocol, fraction, repeat, fold = place
-    return LeftOut(arm, task, protocol, fraction, repeat, fold, status, reason)
 
 
 def _board(cells: Sequence[Cell], plan: Declared) -> Board:

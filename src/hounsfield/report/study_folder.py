@@ -16,7 +16,7 @@ import polars as pl
 
 from hounsfield.judge.declared import CONTROLS
 from hounsfield.judge.results import COLUMNS
-from hounsfield.judge.scores import read_facts
+from hounsfield.judge.scores import read_cell, read_facts
 
 
 @dataclass(frozen=True)
@@ -195,26 +195,13 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 def _cells(folder: Path, missing: list[str]) -> Iterator[Cell]:
     for path in sorted((folder / "cells").glob("*/cell.json")):
-        facts = _json(path)
-        try:
-            yield _cell(path.parent, facts)
-        except (AttributeError, KeyError, TypeError, ValueError):
+        told = read_cell(path)
+        if told is None:
             missing.append(f"{path.relative_to(folder)} is not readable; the cell is left out.")
-
-
-def _cell(folder: Path, facts: Any) -> Cell:
-    return Cell(
-        folder=folder,
-        arm=str(facts["arm"]),
-        task=str(facts["task"]),
-        protocol=str(facts["protocol"]),
-        fraction=float(facts["fraction"]),
-        repeat=int(facts["repeat"]),
-        fold=int(facts.get("fold") or 0),
-        status=str(facts.get("status", "unknown")),
-        reason=str(facts.get("reason") or ""),
-        facts=facts,
-    )
+            continue
+        place, facts = told
+        status, reason = str(facts.get("status", "unknown")), str(facts.get("reason") or "")
+        yield Cell(path.parent, *place, status, reason, facts)
 
 
 def _runs(folder: Path, named: Mapping[str, Any], missing: list[str]) -> Iterator[Run]:
