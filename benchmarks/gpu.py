@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from hounsfield.augment.views import recipe
 from hounsfield.config import parse
 from hounsfield.data.batches import Batches
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.methods import METHODS, find
 from hounsfield.methods.base import Method, Step
 from hounsfield.methods.spark import SparK, SparKConfig

@@ -19,7 +19,8 @@ import numpy as np
 import polars as pl
 
 from hounsfield.config import parse
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.seeding import stream
 from hounsfield.study.config import StudyConfig
 from hounsfield.study.plan import Plan, plan

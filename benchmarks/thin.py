@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hounsfield.data.store import StoreWriter
+from hounsfield.data.store_writer import StoreWriter
 from hounsfield.files import check_space, folder_whole
 
 SERIES = 250  # slices

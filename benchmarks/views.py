@@ -35,7 +35,8 @@ from hounsfield.augment.views import recipe
 from hounsfield.data.batches import Batches
 from hounsfield.data.phantom.patient import draw_patient
 from hounsfield.data.phantom.scan import render
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.seeding import stream
 
 NATIVE, VIEW, BATCH = 512, 224, 32

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from hounsfield.data.phantom import phantom
-from hounsfield.data.store import write_store
+from hounsfield.data.store_writer import write_store
 
 JUST_S = 0.02  # a cell that ended so shortly before is the last thing that was done
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 import hounsfield
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.errors import InputError, WeightsError
 from hounsfield.models.backbone import create
 

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from hounsfield.classify.finetune import FinetuneConfig, Finetuned, finetune
-from hounsfield.data.store import write_store
+from hounsfield.data.store_writer import write_store
 from hounsfield.study.config import Budget
 
 SIZE, SLICES, PATIENTS = 32, 6, 24

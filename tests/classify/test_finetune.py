@@ -10,7 +10,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from hounsfield.classify.finetune import FinetuneConfig, Finetuned, finetune
 from hounsfield.classify.kept import FILE, load
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.errors import LabelError, OutputError, TrainingError, WeightsError
 from hounsfield.models.backbone import create
 from hounsfield.models.pretrained import load_into

@@ -5,7 +5,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the makers of test files beside the tests
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hounsfield.data.batches import Batches, Pool
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.errors import ConfigError
 
 ALL = np.arange(10, dtype=np.int64)

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from hounsfield.data.leaks import Leak, leaks, sides_of
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 
 
 def faces(seed: int, count: int) -> NDArray[np.int16]:

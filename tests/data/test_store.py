@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hounsfield.data.store import COLUMNS, Store, StoreWriter, rows_of, write_store
+from hounsfield.data.store import COLUMNS, Store
+from hounsfield.data.store_writer import StoreWriter, write_store
 from hounsfield.errors import StoreError
 
 
@@ -34,7 +35,6 @@ def test_the_index_has_every_column_in_its_place_and_labels_last(small_store: St
     assert small_store.index["slice"].to_list() == list(range(10))
     assert small_store.is_hu.tolist() == [True, False] * 5
     assert (small_store.facts.patients, small_store.facts.series) == (3, 3)
-    assert rows_of(small_store, ["p1"]).tolist() == [4, 5, 6, 7]
 
 
 def test_equal_content_has_equal_hashes_and_one_changed_label_another(tmp_path: Path) -> None:

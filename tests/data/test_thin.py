@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hounsfield.data.likeness import difference_hashes, distances
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.data.thin import keep, thin
 from hounsfield.errors import ConfigError, OutputError
 

@@ -14,7 +14,7 @@ import polars as pl
 import psutil
 
 from hounsfield.config import parse
-from hounsfield.data.store import write_store
+from hounsfield.data.store_writer import write_store
 from hounsfield.seeding import stream
 from hounsfield.train import health
 from hounsfield.train.pretrain import PretrainConfig, pretrain

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from hounsfield.config import parse
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.study.config import StudyConfig
 
 SIZE = 32

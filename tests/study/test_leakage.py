@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.errors import LeakError
 from hounsfield.study import leakage
 from hounsfield.study.plan import plan

@@ -2,7 +2,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hounsfield.data.store import write_store
+from hounsfield.data.store_writer import write_store
 from hounsfield.errors import ConfigError, LabelError, LeakError
 from hounsfield.study import pretraining
 from hounsfield.study.config import load_study

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.errors import (
     ConfigError,
     DiskError,

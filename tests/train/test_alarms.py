@@ -7,7 +7,7 @@ from pydantic import Field
 
 from hounsfield.cli import main
 from hounsfield.config import Config
-from hounsfield.data.store import write_store
+from hounsfield.data.store_writer import write_store
 from hounsfield.errors import CollapsedError, DivergedError
 from hounsfield.methods.base import Method, Plateau, Step
 from hounsfield.methods.byol import BYOL

@@ -15,7 +15,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from hounsfield.config import parse
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.errors import (
     BusyError,
     ConfigError,

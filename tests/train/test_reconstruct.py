@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from hounsfield.config import parse
-from hounsfield.data.store import Store, write_store
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.errors import ConfigError, WeightsError
 from hounsfield.seeding import stream
 from hounsfield.train.pretrain import PretrainConfig, pretrain

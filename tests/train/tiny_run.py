@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from hounsfield.config import parse
-from hounsfield.data.store import write_store
+from hounsfield.data.store_writer import write_store
 from hounsfield.train.pretrain import PretrainConfig
 
 SMALL = {

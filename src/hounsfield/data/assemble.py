@@ -22,7 +22,8 @@ from hounsfield.data.refusal import Refusal
 from hounsfield.data.refused import names, table, write_names
 from hounsfield.data.resample import Shape
 from hounsfield.data.series import SAME_MM
-from hounsfield.data.store import COLUMNS, REFUSED, Store, StoreWriter
+from hounsfield.data.store import COLUMNS, REFUSED, Store
+from hounsfield.data.store_writer import StoreWriter
 from hounsfield.errors import InputError
 from hounsfield.files import disk_errors, folder_whole
 from hounsfield.progress import bar

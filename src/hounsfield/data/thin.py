@@ -16,7 +16,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hounsfield.data.likeness import BITS, CHUNK, Hashes, difference_hashes, distances
-from hounsfield.data.store import Store, StoreWriter
+from hounsfield.data.store import Store
+from hounsfield.data.store_writer import StoreWriter
 from hounsfield.errors import ConfigError
 from hounsfield.files import check_space, write_text
 from hounsfield.lock import new_folder

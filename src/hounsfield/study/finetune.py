@@ -24,7 +24,7 @@ from hounsfield.study.classifier import Classifier, Keeper, predict
 from hounsfield.study.config import Budget
 from hounsfield.study.images import Batches, Images, Labelled, by_class
 from hounsfield.study.scores import Score
-from hounsfield.study.trained import Labels, Trained, fall, unfinished
+from hounsfield.study.trained import Labels, Trained, scored
 from hounsfield.train.loop import fit
 from hounsfield.train.optim import OptimConfig
 from hounsfield.train.schedule import Schedule
@@ -88,12 +88,14 @@ def fair(
         tried = ", ".join(f"{rate:g}" for rate in rates)
         raise DivergedError(f"the training diverged at every learning rate ({tried}). Lower them.")
     best = max(done, key=lambda trial: trial.score or (-math.inf, 0.0))
-    first, last = fall(best.curve, budget.steps)
-    guess = math.log(classes)
-    return Trained(
-        val=predict(best.model, images, labels.val, size=size),
-        test=predict(best.model, images, labels.test, size=size),
+    return scored(
+        best.model,
+        images,
+        labels,
+        size=size,
         curve=best.curve,
+        steps=budget.steps,
+        guess=math.log(classes),
         facts={
             "lr": best.rate,
             "steps": budget.steps,
@@ -103,12 +105,7 @@ def fair(
             "val_scores": [trial.score[0] if trial and trial.score else None for trial in trials],
             "diverged": sum(trial is None for trial in trials),
             "lr_at_edge": len(rates) > 1 and best.rate in (rates[0], rates[-1]),
-            "train_loss_first": first,
-            "train_loss_last": last,
-            "train_loss_guess": guess,
         },
-        unfinished=unfinished(last, guess),
-        model=best.model,
     )
 
 

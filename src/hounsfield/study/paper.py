@@ -31,7 +31,7 @@ from hounsfield.study.classifier import Classifier, Keeper, predict
 from hounsfield.study.config import Paper
 from hounsfield.study.images import Images, Labelled, pick
 from hounsfield.study.scores import Score
-from hounsfield.study.trained import Labels, Trained, fall, unfinished
+from hounsfield.study.trained import Labels, Trained, scored
 from hounsfield.train.loop import fit
 from hounsfield.train.optim import OptimConfig
 from hounsfield.train.schedule import Schedule
@@ -79,19 +79,10 @@ def paper(
         return (float((said == truth).mean()), 0.0) if len(truth) else None
 
     keeper = Keeper(accuracy, first_of_equals=True)
-    plain = recipe("plain", size=size, channels=model.backbone.channels, window=images.window_hu)
-
-    def views(batch: Labelled, chance: torch.Generator) -> tuple[Tensor, Tensor]:
-        (view,) = plain(batch.pixels, batch.is_hu, chance)
-        if not flip:
-            return view, batch.labels
-        flipped = torch.rand(len(view), 1, 1, 1, generator=chance, device=chance.device) < 0.5
-        return torch.where(flipped.to(view.device), view.flip(-2), view), batch.labels
-
     fitted = fit(
         model,
         batches=epochs,
-        make_views=views,
+        make_views=_make_views(model, images, size=size, flip=flip),
         optimiser=OptimConfig(name="adam", lr=settings.lr, weight_decay=settings.weight_decay),
         schedule=Falling(
             steps=steps,
@@ -104,13 +95,15 @@ def paper(
         fabric=on,
     )
     keeper.restore(model)
-    first, last = fall(fitted.curve, steps)
     counts = np.bincount(images.labels.cpu().numpy()[labels.train], minlength=classes)
-    guess = float(entropy(counts))
-    return Trained(
-        val=predict(model, images, labels.val, size=size),
-        test=predict(model, images, labels.test, size=size),
-        curve=list(fitted.curve),
+    return scored(
+        model,
+        images,
+        labels,
+        size=size,
+        curve=fitted.curve,
+        steps=steps,
+        guess=float(entropy(counts)),
         facts={
             "lr": settings.lr,
             "steps": steps,
@@ -118,13 +111,24 @@ def paper(
             "chosen_step": keeper.step,
             "trials": 1,
             "val_scores": [keeper.score and keeper.score[0]],
-            "train_loss_first": first,
-            "train_loss_last": last,
-            "train_loss_guess": guess,
         },
-        unfinished=unfinished(last, guess),
-        model=model,
     )
+
+
+def _make_views(
+    model: Classifier, images: Images, *, size: int, flip: bool
+) -> Callable[[Labelled, torch.Generator], tuple[Tensor, Tensor]]:
+    """From a batch to what the network sees of it, a half turned upside down, and its labels."""
+    plain = recipe("plain", size=size, channels=model.backbone.channels, window=images.window_hu)
+
+    def views(batch: Labelled, chance: torch.Generator) -> tuple[Tensor, Tensor]:
+        (view,) = plain(batch.pixels, batch.is_hu, chance)
+        if not flip:
+            return view, batch.labels
+        flipped = torch.rand(len(view), 1, 1, 1, generator=chance, device=chance.device) < 0.5
+        return torch.where(flipped.to(view.device), view.flip(-2), view), batch.labels
+
+    return views
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a protocol is given of a cell, and what it gives back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hounsfield.data.split import Split, strata
-from hounsfield.study.classifier import Classifier
+from hounsfield.study.classifier import Classifier, predict
+from hounsfield.study.images import Images
 from hounsfield.study.scores import Score, choice, table
 from hounsfield.study.task import Task
 
@@ -73,6 +74,41 @@ def labels_of(task: Task, split: Split) -> Labels:
         val_score=val_score,
         enough=enough,
         some=fewest >= 1,
+    )
+
+
+def scored(
+    model: Classifier,
+    images: Images,
+    labels: Labels,
+    *,
+    size: int,
+    curve: Sequence[dict[str, float]],
+    steps: int,
+    guess: float,
+    facts: Mapping[str, Any],
+) -> Trained:
+    """A trained network with its scores of validation and test, and how far its loss fell.
+
+    Args:
+        model: With the weights that are judged.
+        images: Of the task.
+        labels: Of the cell.
+        size: Pixels of what the network sees.
+        curve: Of the training.
+        steps: That it had.
+        guess: The loss of guessing.
+        facts: What goes into `cell.json` besides the losses.
+    """
+    first, last = fall(curve, steps)
+    losses = {"train_loss_first": first, "train_loss_last": last, "train_loss_guess": guess}
+    return Trained(
+        val=predict(model, images, labels.val, size=size),
+        test=predict(model, images, labels.test, size=size),
+        curve=list(curve),
+        facts={**facts, **losses},
+        unfinished=unfinished(last, guess),
+        model=model,
     )
 
 
