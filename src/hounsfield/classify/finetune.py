@@ -1,20 +1,15 @@
 """`finetune`: one classifier for keeps, trained as a study's cell is, calibrated, written whole."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from hounsfield.classify.calibrate import Calibration, calibrate, log_loss, shares_of
-from hounsfield.classify.kept import Facts, Kept, save
-from hounsfield.classify.units import LEVELS, Level, Units, units_of
+from hounsfield.classify.facts import N_PATIENTS, facts_of
+from hounsfield.classify.kept import Kept, save
 from hounsfield.config import Config
 from hounsfield.data.split import Split, hold_out, missing_classes
 from hounsfield.data.store import Store
@@ -22,6 +17,7 @@ from hounsfield.data.window import Window, ends_of
 from hounsfield.encoder import DEFAULT_WINDOW, Encoder, load_encoder
 from hounsfield.errors import LabelError, TrainingError
 from hounsfield.files import disk_errors, write_json
+from hounsfield.judge.declared import SCRATCH
 from hounsfield.lock import new_folder
 from hounsfield.models.backbone import create
 from hounsfield.models.weights_source import Card
@@ -32,16 +28,11 @@ from hounsfield.study import scores
 from hounsfield.study.classifier import Classifier
 from hounsfield.study.config import Budget
 from hounsfield.study.finetune import fair
-from hounsfield.study.scores import macro_auc
 from hounsfield.study.task import Bounds, Pooling, Task, TaskConfig, load
 from hounsfield.study.task import Level as TaskLevel
-from hounsfield.study.trained import ENOUGH, Trained, labels_of
+from hounsfield.study.trained import Trained, labels_of
 from hounsfield.train.device import DeviceName, fabric
 from hounsfield.wording import plural
-
-SCRATCH = "scratch"
-PARTS = ("train", "val", "test")
-N = "n_patients"
 
 
 class FinetuneConfig(Config):
@@ -103,9 +94,11 @@ class Finetuned:
         lines = [
             f"{part}, by {level}: "
             + ", ".join(
-                f"{name} {value:.3f}" for name, value in sorted(values.items()) if name != N
+                f"{name} {value:.3f}"
+                for name, value in sorted(values.items())
+                if name != N_PATIENTS
             )
-            + f" ({plural(int(values[N]), 'patient')})"
+            + f" ({plural(int(values[N_PATIENTS]), 'patient')})"
             for part, levels in facts.metrics.items()
             for level, values in levels.items()
         ]
@@ -146,15 +139,15 @@ def finetune(config: FinetuneConfig, out: Path) -> Finetuned:
         )
         if trained.unfinished:
             raise TrainingError(f"{trained.unfinished}. Nothing was written.")
-        notes: list[str] = []
+        facts, notes = facts_of(task, store, encoder, split, trained)
         kept = Kept(
             replace(encoder, backbone=_network(trained).backbone.cpu().eval()),
             _network(trained).head.cpu().eval(),
-            _facts(task, store, encoder, split, trained, notes),
+            facts,
         )
         save(kept, folder)
         _write(folder, config, task, trained, split)
-    return Finetuned(out, kept, tuple(notes))
+    return Finetuned(out, kept, notes)
 
 
 def _task(config: FinetuneConfig) -> Task:
@@ -209,93 +202,6 @@ def _network(trained: Trained) -> Classifier:
     if trained.model is None:
         raise TypeError("the protocol kept no network")
     return trained.model
-
-
-def _facts(
-    task: Task,
-    store: Store,
-    encoder: Encoder,
-    split: Split,
-    trained: Trained,
-    notes: list[str],
-) -> Facts:
-    """What the classifier shall know of itself; `notes` takes what its user must know."""
-    places = {part: task.rows(getattr(split, part)) for part in PARTS}
-    units = {part: units_of(task, rows) for part, rows in places.items()}
-    calibration = _calibrations(task, units, trained.val, notes)
-    seen = store.index[task.images[places["train"].tolist()]["slice"].to_list()]
-    spacing = seen.select("spacing_y_mm", "spacing_x_mm").unpivot()["value"].drop_nulls()
-    return Facts(
-        task=task.name,
-        classes=task.classes,
-        level=task.config.level,
-        pool=task.config.pool,
-        slice_size=store.size,
-        grid_mm=store.facts.spacing_mm,
-        crop=store.facts.crop,
-        spacing_mm=(float(spacing.min()), float(spacing.max())) if len(spacing) else None,
-        units=tuple(sorted(seen["units"].unique())),
-        calibration=calibration,
-        stores=tuple(dict.fromkeys([*encoder.card.stores, store.hash])),
-        patients={part: len(getattr(split, part)) for part in PARTS},
-        images={part: len(rows) for part, rows in places.items()},
-        metrics={
-            part: _metrics(task, units[part], logits, calibration)
-            for part, logits in (("val", trained.val), ("test", trained.test))
-            if len(logits)
-        },
-        weights=_without_places(encoder.card),
-    )
-
-
-def _calibrations(
-    task: Task,
-    units: Mapping[str, Mapping[Level, Units]],
-    val_logits: NDArray[np.float32],
-    notes: list[str],
-) -> dict[Level, Calibration]:
-    """A calibration for each level at which every class has enough validation patients."""
-    found: dict[Level, Calibration] = {}
-    for level in LEVELS:
-        train, val = units["train"].get(level), units["val"].get(level)
-        if train is None or val is None:
-            notes.append(f"probabilities by {level} are not calibrated: no labels by {level}")
-            continue
-        fewest = min(val.patients_of(label) for label in range(len(task.classes)))
-        if fewest < ENOUGH:
-            notes.append(
-                f"probabilities by {level} are not calibrated: a class has {fewest} validation "
-                f"patients and needs {ENOUGH}"
-            )
-            continue
-        logits = val.pooled(val_logits, task.config.pool)
-        found[level] = calibrate(logits, val, shares_of(train, len(task.classes)))
-    return found
-
-
-def _metrics(
-    task: Task,
-    units: Mapping[Level, Units],
-    logits: NDArray[np.float32],
-    calibration: Mapping[Level, Calibration],
-) -> dict[str, dict[str, float]]:
-    """Level -> AUC where every class is there, log loss where it is calibrated, and patients."""
-    found: dict[str, dict[str, float]] = {}
-    for level, own in units.items():
-        pooled = own.pooled(logits, task.config.pool)
-        values: dict[str, float] = {N: len(set(own.patients))}
-        if len(np.unique(own.labels)) == len(task.classes):
-            values["auc"] = macro_auc(pooled, own.labels)
-        if level in calibration:
-            values["log_loss"] = log_loss(calibration[level].log_probabilities(pooled), own)
-        found[level] = values
-    return found
-
-
-def _without_places(card: Card) -> dict[str, Any]:
-    """The card as plain values, without the folders of this machine."""
-    hub_or_word = card.source if card.origin.startswith(("Hugging", SCRATCH)) else card.file
-    return {**card.to_json(), "source": hub_or_word}
 
 
 def _write(

@@ -6,7 +6,6 @@ C.7.6.16), nothing by names.
 
 import io
 import math
-import re
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,9 +25,9 @@ from pydicom.uid import (
 
 from hounsfield.data.archive import Entry
 from hounsfield.data.codestream import inflated_is_sane, is_deflated
-from hounsfield.data.dicom_values import Values
+from hounsfield.data.dicom_facts import code, facts_of, kernel_of
+from hounsfield.data.dicom_values import Values, many
 from hounsfield.data.series import Header, across
-from hounsfield.data.volume import Facts
 from hounsfield.errors import NotForUsError, ReadError
 
 HEAD_BYTES = 2**16  # most headers are shorter; for the others the whole file is read
@@ -36,10 +35,6 @@ MAX_TILT_DEG = 35.0  # gantries tilt to 30; more is a reformat
 _NOT_AXIAL_KINDS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SCREEN SAVE", "DOSE_INFO", "MIP", "MINIP"}
 _CT_CLASSES = {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
 _RESCALE_TYPES = {"", "HU", "US", "HU_MOD"}
-_VENDORS = (
-    "GE", "Siemens", "Philips", "Toshiba", "Canon", "Hitachi", "Fujifilm", "Neusoft", "Shimadzu",
-    "Picker", "Imatron", "Samsung", "Mediso", "NeuroLogica", "United Imaging", "hounsfield",
-)  # fmt: skip
 
 
 def read_headers(entry: Entry) -> list[Header]:
@@ -104,12 +99,12 @@ def _parsed(data: bytes) -> tuple[Dataset, bytes, int]:
 def _check_kind(ds: Values) -> None:
     modality = str(ds.get("Modality", ""))
     if ds.get("SOPClassUID") not in _CT_CLASSES and modality != "CT":
-        raise NotForUsError(f"no CT image (modality {_word(modality) or 'unknown'})")
+        raise NotForUsError(f"no CT image (modality {code(modality) or 'unknown'})")
     if ds.get("SOPClassUID", CTImageStorage) not in _CT_CLASSES:
         raise NotForUsError("no CT image object (a secondary capture, report or the like)")
     if modality not in ("", "CT"):
-        raise NotForUsError(f"no CT image (modality {_word(modality) or 'unknown'})")
-    kinds = {str(value).upper() for value in _many(ds.get("ImageType"))}
+        raise NotForUsError(f"no CT image (modality {code(modality) or 'unknown'})")
+    kinds = {str(value).upper() for value in many(ds.get("ImageType"))}
     for kind in sorted(kinds & _NOT_AXIAL_KINDS):
         raise NotForUsError(f"image type {kind}")
 
@@ -141,7 +136,7 @@ def _frames(entry: Entry, ds: Values) -> list[Header]:
     headers = []
     for number, frame in enumerate(frames):
         kinds = {
-            str(kind) for kind in _many(item(frame, "CTImageFrameTypeSequence").get("FrameType"))
+            str(kind) for kind in many(item(frame, "CTImageFrameTypeSequence").get("FrameType"))
         }
         if kinds & _NOT_AXIAL_KINDS:
             continue
@@ -163,7 +158,7 @@ def _frames(entry: Entry, ds: Values) -> list[Header]:
                 header,
                 phase=(header.phase[0], int(phase)),
                 number=number + 1,
-                facts=replace(header.facts, kernel=_kernel(kernel) or header.facts.kernel),
+                facts=replace(header.facts, kernel=kernel_of(kernel) or header.facts.kernel),
             )
         )
     return headers
@@ -182,20 +177,11 @@ def _header(
     axes = _numbers(place.get("ImageOrientationPatient"), 6, "image orientation")
     position = _numbers(place.get("ImagePositionPatient"), 3, "image position")
     pixel_mm = _numbers(measures.get("PixelSpacing"), 2, "pixel spacing")
-    (intercept,) = _numbers(transform.get("RescaleIntercept"), 1, "rescale intercept")
-    slope = float(transform.get("RescaleSlope") or 1)
-    if not math.isfinite(slope) or slope == 0:
-        raise ReadError(f"a rescale slope of {slope}")
-    if str(transform.get("RescaleType", "")).upper() not in _RESCALE_TYPES:
-        raise NotForUsError("its values are no HU (by its rescale type)")
+    slope, intercept = _rescale(transform)
     if min(pixel_mm) <= 0:
         raise ReadError("a pixel spacing that is not positive")
     normal = _axial_normal(axes)
-    allocated = int(ds.get("BitsAllocated"))
-    bits = int(ds.get("BitsStored") or allocated)
-    if not 1 <= bits <= allocated:
-        raise ReadError(f"{bits} bits stored in {allocated}")
-    signed = bool(ds.get("PixelRepresentation", 0))
+    allocated, bits, signed = _stored(ds)
     return Header(
         entry=entry,
         frame=frame,
@@ -217,8 +203,28 @@ def _header(
             _integer(ds.get("TemporalPositionIdentifier")),
         ),
         number=_integer(ds.get("InstanceNumber")),
-        facts=_facts(ds),
+        facts=facts_of(ds),
     )
+
+
+def _rescale(transform: Values | Dataset) -> tuple[float, float]:
+    """Slope and intercept to HU."""
+    (intercept,) = _numbers(transform.get("RescaleIntercept"), 1, "rescale intercept")
+    slope = float(transform.get("RescaleSlope") or 1)
+    if not math.isfinite(slope) or slope == 0:
+        raise ReadError(f"a rescale slope of {slope}")
+    if str(transform.get("RescaleType", "")).upper() not in _RESCALE_TYPES:
+        raise NotForUsError("its values are no HU (by its rescale type)")
+    return slope, intercept
+
+
+def _stored(ds: Values) -> tuple[int, int, bool]:
+    """Bits allocated, bits stored, and whether they are signed."""
+    allocated = int(ds.get("BitsAllocated"))
+    bits = int(ds.get("BitsStored") or allocated)
+    if not 1 <= bits <= allocated:
+        raise ReadError(f"{bits} bits stored in {allocated}")
+    return allocated, bits, bool(ds.get("PixelRepresentation", 0))
 
 
 def _axial_normal(axes: tuple[float, ...]) -> tuple[float, float, float]:
@@ -231,37 +237,6 @@ def _axial_normal(axes: tuple[float, ...]) -> tuple[float, float, float]:
         plane = "sagittal" if abs(normal[0]) > abs(normal[1]) else "coronal"
         raise NotForUsError(f"not axial ({plane} or oblique)")
     return normal
-
-
-def _facts(ds: Values) -> Facts:
-    """Vendor, kernel, contrast, sex and age, reduced to what cannot name anybody."""
-    manufacturer = str(ds.get("Manufacturer") or "")
-    vendor = next(
-        (name for name in _VENDORS if name.lower() in manufacturer.lower()),
-        "other" if manufacturer.strip() else "",
-    )
-    sex = str(ds.get("PatientSex") or "").strip().upper()
-    age = str(ds.get("PatientAge") or "").strip().upper()
-    if not re.fullmatch(r"\d{3}[DWMY]", age):
-        age = ""
-    elif age.endswith("Y") and int(age[:3]) > 89:
-        age = "090Y"  # the oldest are few enough to be found by their age
-    return Facts(
-        vendor=vendor,
-        kernel=_kernel(ds.get("ConvolutionKernel")),
-        contrast="yes" if str(ds.get("ContrastBolusAgent") or "").strip() else "",
-        sex=sex if sex in ("F", "M", "O") else "",
-        age=age,
-    )
-
-
-def _kernel(value: Any) -> str:
-    return "/".join(word for one in _many(value) if (word := _word(str(one))))
-
-
-def _word(text: str) -> str:
-    """`text` if it looks like a code, else nothing: free text may name somebody."""
-    return text if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+.\-]{0,15}", text) else ""
 
 
 def _padding(ds: Values, bits: int, *, signed: bool) -> tuple[int, int] | None:
@@ -312,7 +287,7 @@ def _dot(one: Sequence[float], other: Sequence[float]) -> float:
 
 def _numbers(value: Any, count: int, what: str) -> tuple[float, ...]:
     try:
-        numbers = tuple(float(one) for one in _many(value))
+        numbers = tuple(float(one) for one in many(value))
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
@@ -325,9 +300,3 @@ def _integer(value: Any) -> int:
         return int(value or 0)
     except (TypeError, ValueError):
         return 0
-
-
-def _many(value: Any) -> list[Any]:
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, str | int | float) else list(value)

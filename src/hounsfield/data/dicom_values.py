@@ -52,6 +52,13 @@ class Values:
         return _converted(element._replace(value_tell=0), self.encodings)
 
 
+def many(value: Any) -> list[Any]:
+    """A value as the list that it may have been; empty where there is none."""
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, str | int | float) else list(value)
+
+
 @lru_cache(_REMEMBERED)
 def _converted(element: RawDataElement, encodings: tuple[str, ...]) -> Any:
     return convert_raw_data_element(element, encoding=list(encodings)).value
