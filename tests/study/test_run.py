@@ -100,6 +100,16 @@ def test_the_folder_says_what_was_seen_and_shows_the_surest_mistakes(study, tmp_
         assert (tmp_path / "pictures" / entry["file"]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_cell_whose_scores_the_disk_has_torn_is_done_again(study, tmp_path):
+    planned = plan(study(repeats=1, fractions=[1.0, 0.5]))
+    run(planned, tmp_path)
+    numbers = pl.read_parquet(tmp_path / "results.parquet")
+    scores = next(tmp_path.glob("cells/*/scores.parquet"))
+    scores.write_bytes(scores.read_bytes()[:-20])
+    assert run(planned, tmp_path).ran == 1
+    assert pl.read_parquet(tmp_path / "results.parquet").equals(numbers)
+
+
 def test_the_folder_shows_what_a_pretraining_drew_of_slices_that_it_was_shown(study, tmp_path):
     planned = plan(study(**ONE_PRETRAINED))
     run(planned, tmp_path)

@@ -12,6 +12,7 @@ from hounsfield.models.backbone import Backbone
 from hounsfield.models.fit import Fit, first_layer, fits
 from hounsfield.models.weights_file import WeightsFile
 from hounsfield.models.weights_source import IMAGENET, Card, find
+from hounsfield.wording import plural
 
 __all__ = ["IMAGENET", "Card", "fill", "load_into"]
 
@@ -94,7 +95,7 @@ def _state(backbone: Backbone, file: WeightsFile, fit: Fit) -> tuple[dict[str, T
 
 def _refusal(backbone: Backbone, file: WeightsFile, every: Sequence[Fit]) -> str:
     size = len(backbone.net.state_dict())
-    wanted = f"a {backbone.name} with {backbone.channels} input channels"
+    wanted = f"a {backbone.name} with {plural(backbone.channels, 'input channel')}"
     advice = "`hounsfield weights FILE` says which backbones a file fills."
     if not every:
         return (

@@ -11,6 +11,7 @@ from hounsfield.models.backbone import SMALL, create
 from hounsfield.models.fit import Fit, fits
 from hounsfield.models.weights_file import WeightsFile
 from hounsfield.models.weights_source import Card, find
+from hounsfield.wording import plural
 
 # Tried in this order when nobody says which backbone a file is for.
 GUESSES = (
@@ -53,7 +54,7 @@ class Found:
             fit = self.fits[name]
             lines.append(
                 f"fills    {name}: all {len(fit.tensors)} tensors under the prefix "
-                f"{fit.prefix!r}, {fit.channels} input channels; "
+                f"{fit.prefix!r}, {plural(fit.channels, 'input channel')}; "
                 f"{len(tensors) - len(fit.tensors)} more are not the backbone's"
             )
         if self.filled:

@@ -46,6 +46,17 @@ def read_facts(folder: Path, cell: Cell) -> dict[str, Any]:
     return read_object(_place(folder, cell) / "cell.json")
 
 
+def has_scores(folder: Path, cell: Cell) -> bool:
+    """Whether the cell did not fail, and its scores are there from head to foot."""
+    if read_facts(folder, cell).get("status") not in ("done", "unfinished"):
+        return False
+    try:
+        pl.read_parquet_schema(_place(folder, cell) / "scores.parquet")
+    except (OSError, pl.exceptions.PolarsError):
+        return False
+    return True
+
+
 def give_up(
     part: Pretraining | Cell, plan: Plan, folder: Path, *, reason: str, exit_code: int
 ) -> Ended:

@@ -7,13 +7,15 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import polars as pl
+
 from hounsfield.data.store import Store
 from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun, MachineError, OutputError
 from hounsfield.files import check_space, read_object, sweep
 from hounsfield.judge.results import judge
 from hounsfield.lock import held
 from hounsfield.study import features, leakage
-from hounsfield.study.cell_folder import Ended, give_up, read_facts
+from hounsfield.study.cell_folder import Ended, give_up, has_scores, read_facts
 from hounsfield.study.parallel import Part, one_by_one, side_by_side
 from hounsfield.study.pictures import write_pictures
 from hounsfield.study.plan import Cell, Plan
@@ -92,7 +94,7 @@ def _illustrate(plan: Plan, out: Path) -> None:
             write_pictures(plan, out)
         except (DiskError, InterruptedRun):
             raise
-        except HounsfieldError as error:
+        except (HounsfieldError, pl.exceptions.PolarsError) as error:
             progress.say(f"the report will lack pictures: {error}")
         progress.advance()
 
@@ -135,9 +137,9 @@ def _refuse_another(plan: Plan, out: Path) -> None:
 
 
 def is_finished(out: Path, part: Pretraining | Cell) -> bool:
-    """Whether `out` holds this part; a failed cell is not finished."""
+    """Whether `out` holds this part; a failed cell is not finished, nor one with torn scores."""
     if isinstance(part, Cell):
-        return read_facts(out, part).get("status") in ("done", "unfinished")
+        return has_scores(out, part)
     return (out / "pretrain" / part.hash / "run.json").is_file()
 
 
