@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hounsfield.errors import ConfigError
 from hounsfield.models import tiles
@@ -207,6 +208,24 @@ def test_an_exchanged_layer_is_found(chance: torch.Generator) -> None:
     # Every pixel of the stem is now 1, so the tiles of all images and places look alike inside.
     inside = layout.halo(largest, Reach(1, 1, 1, before=0, after=0))[:, :, 2:-2, 2:-2]
     assert torch.allclose(inside, inside[:1, :, :1, :1].expand_as(inside), atol=1e-5)
+
+
+class Added(TorchDispatchMode):
+    """Into which rows gradients are added."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "index_add" in str(func):
+            self.rows = args[2]
+        return func(*args, **(kwargs or {}))
+
+
+def test_gradients_of_what_is_hidden_do_not_all_wait_for_one_row(chance):
+    layout, reach = draw_layout(chance), Reach(3, 1, 1, before=1, after=1)
+    strip = torch.randn(BATCH, 8, KEPT, 1, generator=chance, requires_grad=True)
+    with Added() as added:
+        layout.halo(strip, reach).sum().backward()
+    assert len(added.rows) == BATCH * KEPT * 9
+    assert added.rows.bincount().max() <= KEPT * 9  # what a single image shows
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(toy, tmp_path, kind)
     with pytest.raises(InterruptedRun, match=r"after step 7 of 12.*same command again"):
         toy.train(toy.Model(), tmp_path / "run", batches=batches)
     assert signal.getsignal(kind) is before
-    assert checkpoint.newest(tmp_path / "run/checkpoints", device="cpu", say=print)[1] == 7
+    assert checkpoint.newest(tmp_path / "run/checkpoints", say=print)[1] == 7
     assert_goes_on_as_if_nothing_had_been(toy, tmp_path / "run", tmp_path / "whole")
 
 

@@ -91,9 +91,8 @@ class Windowed:
         low = torch.where(is_hu, self.window_hu[0], 0.0)
         high = torch.where(is_hu, self.window_hu[1], float(DISPLAY_MAX))
         shift = torch.where(is_hu, self.hu.shift, self.display.shift)
-        stretch = torch.where(
-            is_hu[:, None], low.new_tensor(self.hu.stretch), low.new_tensor(self.display.stretch)
-        )
+        ends = zip(self.hu.stretch, self.display.stretch, strict=True)
+        stretch = torch.stack([torch.where(is_hu, hu, display) for hu, display in ends], dim=1)
         return ops.sample_window(low, high, shift=shift, stretch=stretch, generator=generator)
 
 

@@ -68,7 +68,7 @@ class Jittered:
             deviation = ops.uniform(batch, *self.variance, generator).sqrt()
             deviation = deviation * ops.coin(batch, self.noise_share, generator)
             noise = ops.sample_noise(views, generator)
-            views = ops.add_noise(views, noise, deviation.to(views.device))
+            views = ops.add_noise(views, noise, deviation.to(views.device, non_blocking=True))
         return views
 
     def jitter(self, views: Tensor, generator: Generator) -> Tensor:

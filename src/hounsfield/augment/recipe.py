@@ -71,8 +71,11 @@ class Recipe:
             maps = view.geometry.draw(batch, height, width, generator)
             pixels = ops.resample(levels, maps, size=view.size, mode=view.geometry.mode)
         unit = view.intensity(pixels + air, is_hu, generator, size=view.size)
-        mean, std = (unit.new_tensor(part)[:, None, None] for part in (self.mean, self.std))
-        return ((unit - mean) / std).expand(-1, self.channels, -1, -1)
+        mean, std = (_on(unit.device, part)[:, None, None] for part in (self.mean, self.std))
+        pixels = ((unit - mean) / std).permute(0, 2, 3, 1).flatten(1)
+        # Channels last: of a single one only the strides can say so, and convolutions go by them.
+        last = pixels.view(batch, view.size, view.size, -1).permute(0, 3, 1, 2)
+        return last.expand(-1, self.channels, -1, -1)
 
     def _depth(self, height: int, width: int) -> int:
         """How many octaves the coarsest view may need: the whole image, seen without stretch."""
@@ -81,3 +84,8 @@ class Recipe:
             default=1.0,
         )
         return max(0, round(math.log2(coarsest)))
+
+
+def _on(device: torch.device, numbers: tuple[float, ...]) -> Tensor:
+    """The numbers on the device; nobody waits for it."""
+    return torch.tensor(numbers).to(device, non_blocking=True)

@@ -73,8 +73,8 @@ class Layout:
         blank = fill.to(strip.dtype).expand(batch * rows * columns, side, side, channels)
         tiles = strip.permute(0, 2, 3, 1).reshape(-1, side, side, channels)
         patches = blank.index_copy(0, self._places(), tiles)
-        whole = patches.view(batch, rows, columns, side, side, channels).permute(0, 5, 1, 3, 2, 4)
-        return whole.reshape(batch, channels, rows * side, columns * side)
+        whole = patches.view(batch, rows, columns, side, side, channels).transpose(2, 3)
+        return whole.reshape(batch, rows * side, columns * side, channels).permute(0, 3, 1, 2)
 
     def halo(self, strip: Tensor, reach: Reach, *, outside: float = 0.0) -> Tensor:
         """Tiles with what a layer sees around them, `(batch * kept, channels, wide, wide)`.
@@ -88,7 +88,8 @@ class Layout:
         wide = reach.before + side + reach.after
         rows = strip.permute(0, 2, 3, 1).reshape(-1, channels)
         if wide > side:
-            rows = _with_ends(rows, outside).index_select(0, self._sources(side, reach).flatten())
+            rows = self._with_ends(rows, outside)
+            rows = rows.index_select(0, self._sources(side, reach).flatten())
         return rows.view(-1, wide, wide, channels).permute(0, 3, 1, 2)
 
     def columns(self, strip: Tensor, reach: Reach) -> Tensor:
@@ -101,14 +102,15 @@ class Layout:
         for axis in (1, 2):
             sources = sources.unfold(axis, reach.span, reach.stride)
         seen = sources[..., :: reach.dilation, :: reach.dilation]  # (tiles, out, out, k, k)
-        rows = _with_ends(strip.permute(0, 2, 3, 1).reshape(-1, channels), 0.0)
+        rows = self._with_ends(strip.permute(0, 2, 3, 1).reshape(-1, channels), 0.0)
         return rows.index_select(0, seen.flatten()).view(-1, reach.kernel**2 * channels)
 
     def _sources(self, side: int, reach: Reach) -> Tensor:
         """For every pixel of every tile with its halo, the packed pixel that it shows.
 
         Computed once a batch for all layers that look equally far, `(batch * kept, wide, wide)`.
-        Two numbers beyond the last pixel stand for a hidden pixel and for one outside the image.
+        The numbers beyond the last pixel stand for a hidden pixel, one an image, and for one
+        outside, one an image: on a GPU what is added to a single row, as a gradient, waits in line.
         """
         key = (side, reach.before, reach.after)
         if key not in self._known:
@@ -116,7 +118,8 @@ class Layout:
         return self._known[key]
 
     def _find_sources(self, side: int, before: int, after: int) -> Tensor:
-        (rows, columns), pixels = self.grid, self.visible.numel() * side**2
+        (rows, columns), batch = self.grid, len(self.visible)
+        pixels = self.visible.numel() * side**2
         steps = torch.arange(-before, side + after, device=self.visible.device)
         patch_steps = steps.div(side, rounding_mode="floor")
         row = (self.visible // columns)[..., None, None] + patch_steps[:, None]
@@ -126,7 +129,13 @@ class Layout:
         slot = self.slots.gather(1, patch.flatten(1)).view_as(patch)  # (batch, kept, wide, wide)
         within = steps - patch_steps * side
         pixel = slot * side**2 + within[:, None] * side + within
-        return pixel.where(slot >= 0, pixels).where(inside, pixels + 1).flatten(0, 1)
+        hidden = pixels + torch.arange(batch, device=pixel.device)[:, None, None, None]
+        return pixel.where(slot >= 0, hidden).where(inside, hidden + batch).flatten(0, 1)
+
+    def _with_ends(self, rows: Tensor, outside: float) -> Tensor:
+        """Pixels `(pixels, channels)`, then hidden ones, then ones outside: see `_sources`."""
+        shape = (len(self.visible), rows.shape[1])
+        return torch.cat([rows, rows.new_zeros(shape), rows.new_full(shape, outside)])
 
     def _places(self) -> Tensor:
         """Of every tile, its patch's number within the batch, `(batch * kept,)`."""
@@ -138,9 +147,3 @@ def as_strip(tiles: Tensor, *, batch: int) -> Tensor:
     """Tiles `(batch * kept, channels, side, side)` as a strip."""
     _, channels, _, side = tiles.shape
     return tiles.permute(0, 2, 3, 1).reshape(batch, -1, side, channels).permute(0, 3, 1, 2)
-
-
-def _with_ends(rows: Tensor, outside: float) -> Tensor:
-    """Pixels `(pixels, channels)`, then a hidden one, then one outside the image."""
-    hidden, beyond = rows.new_zeros(1, rows.shape[1]), rows.new_full((1, rows.shape[1]), outside)
-    return torch.cat([rows, hidden, beyond])

@@ -48,14 +48,14 @@ def taken(folder: Path) -> int:
     return sum(path.stat().st_size for path in _files(folder))
 
 
-def newest(
-    folder: Path, *, device: torch.device, say: Callable[[str], None]
-) -> tuple[dict[str, Any], int] | None:
+def newest(folder: Path, *, say: Callable[[str], None]) -> tuple[dict[str, Any], int] | None:
     """The state and the step of the newest sound checkpoint; None where there is none.
+
+    Its tensors are on the CPU. Whoever loads them moves each to its place, which is not the GPU for
+    all: an optimiser counts its steps on the CPU, and would wait for the GPU to read the count.
 
     Args:
         folder: Where `save` wrote.
-        device: Where the tensors shall lie.
         say: Called with one line for each damaged file that is passed over.
     """
     for path in _files(folder):
@@ -64,7 +64,7 @@ def newest(
         if found is None or hashlib.sha256(content).hexdigest() != found[2]:
             say(f"{path} is damaged; going back to the checkpoint before it.")
             continue
-        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return state, int(found[1])
     return None
 

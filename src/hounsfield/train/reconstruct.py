@@ -139,7 +139,7 @@ def _load(run: Path) -> tuple[SparK, PretrainConfig]:
             f"{SparK.name!r}."
         )
     damaged: list[str] = []
-    found = newest(run / CHECKPOINTS, device=torch.device("cpu"), say=damaged.append)
+    found = newest(run / CHECKPOINTS, say=damaged.append)
     if found is None:
         raise WeightsError(
             " ".join([*damaged, f"{run} holds no sound checkpoint. Train it first."])

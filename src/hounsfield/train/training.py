@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from hounsfield.config import Config
+from hounsfield.models.ema import ema_update
 from hounsfield.seeding import seed_of
 from hounsfield.train import checkpoint, optim
 from hounsfield.train.log import Log, say
@@ -203,7 +204,7 @@ class Training:
         found = None
         if self.folder is not None:
             place = self.folder / CHECKPOINTS
-            found = checkpoint.newest(place, device=self.fabric.device, say=say)
+            found = checkpoint.newest(place, say=say)
         if found is None:
             return 0
         state, self.step = found
@@ -236,8 +237,7 @@ class Training:
     def _average(self) -> None:
         if self.ema is None or self.config.ema is None:
             return
-        for slow, fast in zip(self.ema.parameters(), self.model.parameters(), strict=True):
-            slow.lerp_(fast, 1 - self.config.ema)
+        ema_update(self.ema, self.model, self.config.ema)
         for kept, fresh in zip(self.ema.buffers(), self.model.buffers(), strict=True):
             kept.copy_(fresh)
 
