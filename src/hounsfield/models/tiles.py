@@ -107,8 +107,8 @@ def _gathered_again(strip: Tensor, gather: Callable[[], Tensor]) -> Iterator[Ten
     """What `gather` gives from `strip`; what the block keeps for its gradient is gathered anew.
 
     A halo holds up to nine times the pixels of its tile, and gathering it costs next to nothing. A
-    compiler sees to that by itself. As torch does, the gradient refuses a strip that was written
-    into since.
+    compiler has rules of its own for what it keeps, and keeps halos. As torch does, the gradient
+    refuses a strip that was written into since.
     """
     seen = gather()
     if torch.compiler.is_compiling():
