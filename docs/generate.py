@@ -1,4 +1,4 @@
-"""Write docs/reference/ from the code: every key of every config, every verb with its options.
+"""Write docs/reference/ from the code, and the tables of docs/results.md from the kept numbers.
 
 A key's sentence is its line under "Attributes:" in its class's docstring; a verb's and an option's
 are those of `--help`.
@@ -18,6 +18,7 @@ from typer.models import OptionInfo
 from typer.utils import get_params_from_function
 
 import figures
+import tables
 from hounsfield.classify.finetune import FinetuneConfig
 from hounsfield.cli import VERBS
 from hounsfield.config import Config
@@ -47,6 +48,7 @@ def pages() -> dict[str, str]:
         "reference/pretraining.md": MADE + pretraining(),
         "reference/study.md": MADE + study(),
         "reference/classifier.md": MADE + classifier(),
+        "results.md": tables.filled((DOCS / "results.md").read_text()),
         "figures/windows.svg": figures.windows(),
         "figures/ladder.svg": figures.ladder(),
     }

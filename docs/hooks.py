@@ -15,6 +15,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "index.md": "README.md",
+    "first_study_plan.md": "examples/first_study/PLAN.md",
+    "figures/first_study.svg": "examples/first_study/results/ich/curve-ich-fair-slice.svg",
     "real_ct.md": "examples/real_ct/README.md",
     "benchmarks.md": "benchmarks/RESULTS.md",
 }

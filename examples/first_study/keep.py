@@ -1,0 +1,49 @@
+"""Keep what a judged study found as small tables that can be published: no patient is in them.
+
+    python examples/first_study/keep.py STUDY OUT
+
+writes `numbers.csv` (every number with its interval), `verdicts.json`, `cells.csv` (a row a
+fine-tuning), `pretrainings.csv` (a row a pre-training) and the figures of the study's report that
+docs/results.md shows; its tables are made from the rest.
+"""
+
+import json
+import sys
+from pathlib import Path
+from shutil import copyfile
+
+import polars as pl
+
+FIGURES = ("curve-*-slice.svg", "curve-*-patient.svg", "drops-*-slice.svg")
+CELL = (
+    "arm", "task", "protocol", "fraction", "repeat", "fold", "status", "wall_s", "n_train_patients",
+    "n_train_images", "n_val_patients", "lr", "lr_at_edge", "trials", "train_loss_last",
+    "train_loss_guess", "commit",
+)  # fmt: skip
+RUN = ("steps", "final_loss", "wall_s", "images_per_s", "commit")
+
+
+def main() -> None:
+    """Write the tables."""
+    study, out = map(Path, sys.argv[1:])
+    out.mkdir(parents=True, exist_ok=True)
+    pl.read_parquet(study / "results.parquet").write_csv(out / "numbers.csv", float_precision=6)
+    copyfile(study / "verdicts.json", out / "verdicts.json")
+    named = json.loads((study / "study.json").read_text())
+    cells = [json.loads((study / f"cells/{cell}/cell.json").read_text()) for cell in named["cells"]]
+    pl.DataFrame([{key: cell.get(key) for key in CELL} for cell in cells]).write_csv(
+        out / "cells.csv", float_precision=4
+    )
+    runs = [
+        {"arm": facts["name"]}
+        | {key: json.loads((study / f"pretrain/{run}/run.json").read_text())[key] for key in RUN}
+        for run, facts in named["pretrainings"].items()
+    ]
+    pl.DataFrame(runs).write_csv(out / "pretrainings.csv", float_precision=4)
+    for pattern in FIGURES:
+        for figure in (study / "report" / "figures").glob(pattern):
+            copyfile(figure, out / figure.name)
+
+
+if __name__ == "__main__":
+    main()
