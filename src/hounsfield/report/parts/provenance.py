@@ -48,14 +48,19 @@ def facts(study: Study) -> Iterator[tuple[str, str]]:
             yield f"Store {name}, hash", str(content)
     if told.get("machine"):
         yield "Machine", _machine(told)
-    for run in study.runs:
-        where = _machine(run.config)
-        yield (
-            f"Pre-training {words.arm_name(run.name)}",
-            f"{run.folder.name}{f' ({where})' if where else ''}",
-        )
+    yield from _runs(study)
     yield "Cells", f"{len(study.cells):,} of {study.planned_cells:,} planned"
     yield from _times(study)
+
+
+def _runs(study: Study) -> Iterator[tuple[str, str]]:
+    """The runs of each arm on one machine together."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for run in study.runs:
+        together.setdefault((run.name, _machine(run.config)), []).append(run.folder.name)
+    for (name, where), runs in together.items():
+        told = f"{words.listed(runs)}{f' ({where})' if where else ''}"
+        yield f"Pre-training {words.arm_name(name)}", told
 
 
 def _times(study: Study) -> Iterator[tuple[str, str]]:
@@ -89,7 +94,7 @@ def _values(study: Study, key: str) -> list[str]:
     found = [
         study.facts,
         *(cell.facts for cell in study.cells),
-        *(run.config for run in study.runs),
+        *(entry for run in study.runs for entry in (run.config, run.summary)),
     ]
     return sorted({str(entry[key]) for entry in found if entry.get(key)})
 
