@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 
 from hounsfield.classify.calibrate import Calibration, calibrate, log_loss, shares_of
 from hounsfield.classify.kept import Facts
-from hounsfield.classify.units import LEVELS, Level, Units, units_of
-from hounsfield.data.split import Split
+from hounsfield.classify.units import Units, units_of
+from hounsfield.data.split import PARTS, Split
 from hounsfield.data.store import Store
 from hounsfield.encoder import Encoder
 from hounsfield.judge.declared import SCRATCH
+from hounsfield.judge.view import LEVELS, Level
 from hounsfield.models.weights_source import Card
 from hounsfield.study.scores import macro_auc
 from hounsfield.study.task import Task
 from hounsfield.study.trained import ENOUGH, Trained
 
-PARTS = ("train", "val", "test")
 N_PATIENTS = "n_patients"  # stands among the metrics of a part
 
 

@@ -14,12 +14,12 @@ from scipy.special import softmax
 from torch import nn
 
 from hounsfield.classify.calibrate import Calibration
-from hounsfield.classify.units import Level
 from hounsfield.config import Config
 from hounsfield.data.resample import Crop
 from hounsfield.encoder import Encoder, load_encoder
 from hounsfield.errors import WeightsError
 from hounsfield.files import write_whole
+from hounsfield.judge.view import Level
 from hounsfield.models.weights_file import read_weights
 from hounsfield.provenance import origin
 from hounsfield.study.task import Level as TaskLevel

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from hounsfield.classify.heatmap import write_heatmaps
 from hounsfield.classify.kept import Kept, load
 from hounsfield.classify.scans import Scan, scans
-from hounsfield.classify.units import LEVELS, Level, Pool
+from hounsfield.classify.units import Pool
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
 from hounsfield.data.refusal import Refusal
 from hounsfield.data.refused import names_beside, write_names
 from hounsfield.data.resample import Shape
 from hounsfield.errors import ReadError
 from hounsfield.files import disk_errors, write_text
+from hounsfield.judge.view import LEVELS, Level
 from hounsfield.lock import new_folder, reserved
 from hounsfield.train.device import DeviceName
 from hounsfield.wording import plural

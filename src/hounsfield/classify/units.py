@@ -3,17 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from hounsfield.judge.view import Level
 from hounsfield.study.task import Pooling, Task
 
 Floats = NDArray[np.float64]
-Level = Literal["slice", "patient"]
-LEVELS: tuple[Level, ...] = ("slice", "patient")
 
 
 @dataclass(frozen=True)

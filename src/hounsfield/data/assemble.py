@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hounsfield.data.convert import images_of
-from hounsfield.data.identify import PART, check_splits, labelled, rank
+from hounsfield.data.identify import PART_COLUMNS, check_splits, labelled, rank
 from hounsfield.data.keys import Keys
 from hounsfield.data.labels import Labels
 from hounsfield.data.refusal import Refusal
@@ -121,7 +121,7 @@ def assemble(
 
 def _gather(parts: Sequence[Path]) -> tuple[pl.DataFrame, list[Refusal], list[str]]:
     """The rows of all parts with `part` and `place`, the refusals and the notes."""
-    tables = [pl.DataFrame(schema={**PART, "part": pl.Int64, "place": pl.Int64})]
+    tables = [pl.DataFrame(schema={**PART_COLUMNS, "part": pl.Int64, "place": pl.Int64})]
     refusals: list[Refusal] = []
     notes: list[str] = []
     for number, part in enumerate(parts):
@@ -129,7 +129,7 @@ def _gather(parts: Sequence[Path]) -> tuple[pl.DataFrame, list[Refusal], list[st
         refusals += [Refusal(**one) for one in content["refused"]]
         notes += content["notes"]
         if content["slices"]:
-            table = pl.DataFrame(content["rows"], schema_overrides=PART)
+            table = pl.DataFrame(content["rows"], schema_overrides=PART_COLUMNS)
             tables.append(
                 table.with_columns(
                     pl.lit(number, pl.Int64).alias("part"),
@@ -193,7 +193,9 @@ def _continues(volume: pl.DataFrame, earlier: pl.DataFrame) -> bool:
 
 
 def _index(slices: pl.DataFrame, before: Store | None) -> pl.DataFrame:
-    names = [name for name in slices.columns if name not in {*PART, "part", "place", "row", "z"}]
+    names = [
+        name for name in slices.columns if name not in {*PART_COLUMNS, "part", "place", "row", "z"}
+    ]
     index = slices.select([name for name in COLUMNS if name in slices.columns] + names)
     if before is None:
         return index

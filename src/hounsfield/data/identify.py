@@ -14,12 +14,13 @@ from hounsfield.data.convert import Job, Unit, rows_of
 from hounsfield.data.keys import Keys
 from hounsfield.data.labels import Labels, join
 from hounsfield.data.series import Header, spots_of
-from hounsfield.data.store import COLUMNS, SPLITS, Store
+from hounsfield.data.split import PARTS
+from hounsfield.data.store import COLUMNS, Store
 from hounsfield.data.volume import Units, Volume
 from hounsfield.errors import LeakError
 from hounsfield.wording import plural
 
-PART: Final[Mapping[str, type[pl.DataType]]] = {
+PART_COLUMNS: Final[Mapping[str, type[pl.DataType]]] = {
     "file": pl.String,
     "patient": pl.String,
     "guess": pl.String,
@@ -87,7 +88,7 @@ def check_labels(
     outlines = [_outline(unit, copies=labels.form == ("file",)) for unit in units]
     rows = [row for one in outlines for row in rows_of(job, one, one.spacing_mm[1:])]
     slices, _ = labelled(
-        pl.DataFrame(rows, schema=PART), labels, job.keys, rows_by_file, class_folders=None
+        pl.DataFrame(rows, schema=PART_COLUMNS), labels, job.keys, rows_by_file, class_folders=None
     )
     sides = slices.select("patient", "split")
     if before is not None:
@@ -102,7 +103,7 @@ def check_splits(index: pl.DataFrame) -> None:
         LeakError: There is one.
     """
     sides = (
-        index.filter(pl.col("split").is_in(SPLITS))
+        index.filter(pl.col("split").is_in(PARTS))
         .group_by("patient")
         .agg(pl.col("split").unique().sort())
         .filter(pl.col("split").list.len() > 1)

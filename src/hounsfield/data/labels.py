@@ -17,7 +17,8 @@ from typing import Final
 import polars as pl
 
 from hounsfield.data.keys import Keys
-from hounsfield.data.store import COLUMNS, SPLITS
+from hounsfield.data.split import PARTS
+from hounsfield.data.store import COLUMNS
 from hounsfield.errors import LabelError, LeakError
 from hounsfield.wording import plural
 
@@ -257,18 +258,18 @@ def _read_text(path: Path) -> pl.DataFrame:
 def _check_splits(path: Path, text: pl.DataFrame) -> None:
     if "split" not in text.columns:
         return
-    odd = text.with_row_index("row", 1).filter(~pl.col("split").is_in(SPLITS))
+    odd = text.with_row_index("row", 1).filter(~pl.col("split").is_in(PARTS))
     if len(odd):
         raise LabelError(
             f"{path}: the split is like {_form(odd['split'][0])} in the "
             f"{rows_named(odd['row'].to_list())} (a is a letter, 0 a digit); give "
-            f"{', '.join(SPLITS)}, or nothing."
+            f"{', '.join(PARTS)}, or nothing."
         )
     if "patient" not in text.columns:
         return
     sides = (
         text.with_row_index("row", 1)
-        .filter(pl.col("split").is_in(SPLITS), pl.col("patient").is_not_null())
+        .filter(pl.col("split").is_in(PARTS), pl.col("patient").is_not_null())
         .group_by("patient", "split", maintain_order=True)
         .agg(pl.col("row").first())
         .group_by("patient", maintain_order=True)

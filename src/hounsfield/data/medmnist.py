@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hounsfield.data.archive import Entry
 from hounsfield.data.refusal import Announce, Refuse, read_each
-from hounsfield.data.store import SPLITS
+from hounsfield.data.split import PARTS
 from hounsfield.data.volume import MAX_VOXELS, UNKNOWN, Volume
 from hounsfield.errors import ReadError
 from hounsfield.units import DISPLAY_MAX
@@ -27,7 +27,7 @@ NOTE = "MedMNIST does not say which pictures share a patient: intervals are too 
 def read(entries: Sequence[Entry], refuse: Refuse, announce: Announce) -> Iterator[Volume]:
     """A volume of one slice a picture, with its split and its labels."""
     for entry, arrays in read_each(_arrays, entries, refuse, announce):
-        for split in SPLITS:
+        for split in PARTS:
             if f"{split}_images" in arrays:
                 yield from _pictures(entry, split, arrays)
 
@@ -38,7 +38,7 @@ def _pictures(entry: Entry, split: str, arrays: dict[str, NDArray[np.uint8]]) ->
     for place, image in enumerate(images):
         name = f"{entry.name}/{split}/{place}"
         values = np.rint(image.astype(np.float32) * (DISPLAY_MAX / 255)).astype(np.int16)
-        first = split == SPLITS[0] and place == 0
+        first = split == PARTS[0] and place == 0
         yield Volume(
             voxels=values[None],
             units="display",
@@ -74,7 +74,7 @@ def _arrays(entry: Entry) -> dict[str, NDArray[np.uint8]]:
         with zipfile.ZipFile(io.BytesIO(entry.read())) as archive:
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
-                if name in {f"{split}_{what}" for split in SPLITS for what in ("images", "labels")}:
+                if name in {f"{split}_{what}" for split in PARTS for what in ("images", "labels")}:
                     with archive.open(member) as file:
                         arrays[name] = _array(file.read(min(member.file_size, MAX_VOXELS)), name)
     except ReadError:

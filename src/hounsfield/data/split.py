@@ -19,6 +19,8 @@ import numpy as np
 from hounsfield.errors import LabelError, LeakError
 from hounsfield.wording import plural
 
+PARTS = ("train", "val", "test")  # of a split: who trains, who chooses, who judges
+
 Strata = Mapping[str, frozenset[int]]  # patient -> the classes that its labelled images carry
 
 
@@ -35,7 +37,7 @@ class Split:
     test: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for one, two in combinations(("train", "val", "test"), 2):
+        for one, two in combinations(PARTS, 2):
             both = sorted(set(getattr(self, one)) & set(getattr(self, two)))
             if both:
                 raise LeakError(
@@ -84,7 +86,7 @@ def given(
             "with a column `split` (train, val or test for every patient), or set `folds` in the "
             "study."
         )
-    unknown = sorted({str(part) for part in parts} - {"train", "val", "test"})
+    unknown = sorted({str(part) for part in parts} - set(PARTS))
     if unknown:
         raise LabelError(f"the split column holds {_some(unknown)}; allowed: train, val, test.")
     members: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
@@ -95,7 +97,7 @@ def given(
             raise LabelError(
                 f"the split column names no {part} patient. Name some, or set `folds` in the study."
             )
-    return Split(*(tuple(sorted(members[part])) for part in ("train", "val", "test")))
+    return Split(*(tuple(sorted(members[part])) for part in PARTS))
 
 
 def hold_out(split: Split, carried: Strata, *, share: float, stream: np.random.Generator) -> Split:

@@ -23,8 +23,6 @@ from hounsfield.files import read_object
 
 FORMAT_VERSION = 1
 
-SPLITS = ("train", "val", "test")
-
 COLUMNS: Final[Mapping[str, type[pl.DataType]]] = {
     "slice": pl.Int64,
     "patient": pl.String,

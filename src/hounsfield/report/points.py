@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from hounsfield.judge.answers import PRIMARY_METRIC
 from hounsfield.report import words
 from hounsfield.report.study_folder import Cell, Study
 
-PRIMARY = "auc"
+PRIMARY = PRIMARY_METRIC
 
 
 @dataclass(frozen=True)

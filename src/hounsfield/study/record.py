@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from hounsfield.data.split import patients_hash
+from hounsfield.data.split import PARTS, patients_hash
 from hounsfield.data.store import Store
 from hounsfield.files import write_json, write_parquet
 from hounsfield.provenance import machine, origin
@@ -18,7 +18,6 @@ FORMAT_VERSION = 1
 TRAITS = {"units": "units", "vendors": "vendor", "kernels": "kernel", "contrast": "contrast",
           "sex": "sex"}  # fmt: skip
 MOST_VALUES = 12  # of a trait or of a reason; the rest are counted together
-PARTS = ("train", "val", "test")
 CHANGED = (
     "The primary question was changed after cells had run: its results may have been seen before "
     "it was asked."

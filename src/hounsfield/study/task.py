@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hounsfield.config import Config
-from hounsfield.data.split import Split, Strata, given, strata
+from hounsfield.data.split import PARTS, Split, Strata, given, strata
 from hounsfield.data.store import Store
 from hounsfield.data.window import WINDOWS
 from hounsfield.errors import ConfigError, LabelError, one_of
@@ -258,7 +258,7 @@ def count(task: Task, split: Split) -> dict[str, dict[str, dict[str, int]]]:
     """Patients and images of every class in every part: part -> class -> patients, images."""
     carried: Strata = strata(task.images["patient"].to_list(), task.images["label"].to_list())
     counts: dict[str, dict[str, dict[str, int]]] = {}
-    for part in ("train", "val", "test"):
+    for part in PARTS:
         patients = getattr(split, part)
         labels = task.images["label"].to_numpy()[task.rows(patients)]
         counts[part] = {

@@ -5,13 +5,13 @@ from typing import Any
 
 import polars as pl
 
+from hounsfield.data.split import PARTS
 from hounsfield.report import html, words
 from hounsfield.report.html import Grid, Section, grid, render
 from hounsfield.report.pictures import picture
 from hounsfield.report.study_folder import Cell, Study, Task, mapping
 from hounsfield.report.style import Style
 
-PARTS = ("train", "val", "test")
 TRAITS = {
     "units": "pixel values",
     "vendors": "vendors",
