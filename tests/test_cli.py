@@ -89,4 +89,4 @@ def test_a_stop_says_how_to_go_on(sign: signal.Signals) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.returncode == 130
-    assert done.stderr == "interrupted. Run the same command again to go on.\n"
+    assert done.stderr == "interrupted. Nothing is half-written: run the same command again.\n"

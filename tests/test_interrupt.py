@@ -52,7 +52,13 @@ def stopped(command, out, phase, at, sign):
 @pytest.mark.parametrize(
     ("kind", "more", "at", "sign", "says"),
     [
-        ("ingest", [], "converting", "INT", "interrupted. Run the same command again to go on."),
+        (
+            "ingest",
+            [],
+            "converting",
+            "INT",
+            "interrupted. Nothing is half-written: run the same command again.",
+        ),
         ("spark", [], "in a step", "TERM", r"stopped after step \d+ of 24; the state is saved in"),
         ("study", ["--jobs", "2"], "pre-training", "INT", r"stopped.* Run the same command again"),
         ("study", ["--jobs", "2"], "in the first cell", "TERM", r"stopped; kept in .*: \d of 2"),
@@ -133,6 +139,8 @@ def test_an_output_that_comes_whole_does_not_come_at_all_and_no_process_stays(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert end.value.code == 130
-    assert capsys.readouterr().err.endswith("interrupted. Run the same command again to go on.\n")
+    assert capsys.readouterr().err.endswith(
+        "interrupted. Nothing is half-written: run the same command again.\n"
+    )
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == set(left)
     assert multiprocessing.active_children() == []

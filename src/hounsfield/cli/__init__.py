@@ -42,7 +42,10 @@ def main() -> None:
     except SystemExit as end:  # typer's own way to say that Ctrl-C was pressed
         if end.code != InterruptedRun.exit_code:
             raise
-        _end("interrupted. Run the same command again to go on.", InterruptedRun.exit_code)
+        _end(
+            "interrupted. Nothing is half-written: run the same command again.",
+            InterruptedRun.exit_code,
+        )
 
 
 def _end(message: str, code: int) -> None:
