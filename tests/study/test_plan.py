@@ -116,6 +116,15 @@ def test_repeats_may_have_a_pretraining_each(study):
     assert any("share one checkpoint" in warning for warning in shared.warnings)
 
 
+@pytest.mark.parametrize(("folds", "repeats", "told"), [(4, 2, True), (4, 3, False), (0, 2, False)])
+def test_too_few_repeats_of_a_cross_validation_are_told_before_they_run(
+    study, folds, repeats, told
+):
+    planned = plan(study(folds=folds, repeats=repeats))
+    hints = [one for one in planned.warnings if "no interval of a difference" in one]
+    assert len(hints) == told
+
+
 def test_folds_judge_every_patient_once_in_every_repeat(study):
     planned = plan(study(folds=5))
     for repeat in range(2):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from hounsfield.data.split import Split, patients_hash
 from hounsfield.errors import ConfigError, InputError
 from hounsfield.judge.declared import CONTROLS, SCRATCH
+from hounsfield.judge.limits import FEWEST_FOLDED
 from hounsfield.models.backbone import create
 from hounsfield.models.weights_source import Card
 from hounsfield.seeding import seed_of
@@ -23,6 +24,7 @@ from hounsfield.study.partition import Rung, Splits, ladders_of, splits_of
 from hounsfield.study.predictions import covers, read
 from hounsfield.study.pretraining import RECIPE, Pretraining, kept_out, pretraining
 from hounsfield.study.task import Task, load
+from hounsfield.wording import plural
 
 ArmKind = Literal["scratch", "imagenet", "control", "pretrained", "weights", "predictions"]
 
@@ -283,6 +285,12 @@ def _warnings(config: StudyConfig, tasks: Mapping[str, Task]) -> Iterator[str]:
         yield (
             "All repeats share one checkpoint per pre-trained arm: the results judge these "
             'checkpoints, not the methods. Set pretrain_seeds = "per_repeat" for the latter.'
+        )
+    if config.folds and config.repeats < FEWEST_FOLDED:
+        yield (
+            f"With {plural(config.repeats, 'repeat')} of a cross-validation no interval of a "
+            f"difference is known to hold, and none is printed. Set repeats = {FEWEST_FOLDED} or "
+            "more, or folds = 0."
         )
     for task in tasks.values():
         carried = task.strata()
