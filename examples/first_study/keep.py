@@ -3,8 +3,8 @@
     python examples/first_study/keep.py STUDY OUT
 
 writes `numbers.csv` (every number with its interval), `verdicts.json`, `cells.csv` (a row a
-fine-tuning), `pretrainings.csv` (a row a pre-training) and the figures of the study's report that
-docs/results.md shows; its tables are made from the rest.
+fine-tuning), `pretrainings.csv` (a row a pre-training) and the label curves of the study's report.
+docs/results.md shows them, and its tables are made from the rest.
 """
 
 import json
@@ -14,7 +14,6 @@ from shutil import copyfile
 
 import polars as pl
 
-FIGURES = ("curve-*-slice.svg", "curve-*-patient.svg", "drops-*-slice.svg")
 CELL = (
     "arm", "task", "protocol", "fraction", "repeat", "fold", "status", "wall_s", "n_train_patients",
     "n_train_images", "n_val_patients", "lr", "lr_at_edge", "trials", "train_loss_last",
@@ -40,9 +39,8 @@ def main() -> None:
         for run, facts in named["pretrainings"].items()
     ]
     pl.DataFrame(runs).write_csv(out / "pretrainings.csv", float_precision=4)
-    for pattern in FIGURES:
-        for figure in (study / "report" / "figures").glob(pattern):
-            copyfile(figure, out / figure.name)
+    for figure in (study / "report" / "figures").glob("curve-*-slice.svg"):
+        copyfile(figure, out / figure.name)
 
 
 if __name__ == "__main__":
