@@ -73,6 +73,12 @@ def test_maps_stay_when_the_study_is_run_again_without_them(study, tmp_path, mon
     assert write_saliency(planned, tmp_path) == count > 0
 
 
+def test_a_study_without_pictures_gets_no_map_and_no_list(study, tmp_path):
+    listed = tmp_path / "pictures" / "pictures.json"
+    assert write_saliency(plan(study()), tmp_path) == 0
+    assert not listed.exists()
+
+
 def test_a_map_of_another_model_is_not_taken_for_this_ones(study, tmp_path):
     planned = plan(study(arms=["scratch"], repeats=1, fractions=[1.0]))
     run(planned, tmp_path)

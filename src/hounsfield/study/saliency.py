@@ -5,7 +5,6 @@ its chance comes from named streams, so it becomes the model that was judged.
 """
 
 import io
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from hounsfield.augment.views import recipe
 from hounsfield.errors import ConfigError
-from hounsfield.files import write_json, write_whole
+from hounsfield.files import read_object, write_json, write_whole
 from hounsfield.progress import bar
 from hounsfield.study.classifier import Classifier
 from hounsfield.study.plan import Cell, Plan
@@ -33,15 +32,18 @@ REPEAT = 0  # whose model is asked
 def write_saliency(plan: Plan, out: Path) -> int:
     """Add a map to the mistakes that `pictures/pictures.json` lists; give how many have one.
 
-    Controls and frozen features have no network of their own, so theirs stay without.
+    Controls and frozen features have no network of their own, so theirs stay without. A study whose
+    pictures could not be made lists none.
 
     Raises:
         ConfigError: captum is not installed.
     """
     _captum()
     listed = out / "pictures" / "pictures.json"
-    pictures = json.loads(listed.read_bytes())
-    mistakes = pictures["mistakes"]
+    pictures = read_object(listed)
+    mistakes = pictures.get("mistakes")
+    if not mistakes:
+        return 0
     groups = list(_by_cell(plan, [entry for entry in mistakes if "saliency" not in entry]))
     worker = Worker(plan, out)
     with bar("saliency", total=len(groups)) as progress:
