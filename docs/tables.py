@@ -25,14 +25,19 @@ def filled(page: str) -> str:
     return PLACE.sub(made, page)
 
 
-def level(kept: Path, by: str) -> str:
-    """An arm a row, a fraction a column: AUC with its interval."""
-    rows = pl.read_csv(kept / "numbers.csv").filter(kind="level", metric="auc", level=by)
+def values(kept: Path, kind: str, by: str) -> str:
+    """An arm a row, a fraction a column: AUC, or its drop, with its interval."""
+    rows = pl.read_csv(kept / "numbers.csv").filter(kind=kind, metric="auc", level=by)
     fractions = rows["fraction"].unique().sort(descending=True).to_list()
-    cells = {(row["arm"], row["fraction"]): _interval(row) for row in rows.iter_rows(named=True)}
+    signed = kind != "level"
+    cells = {
+        (row["arm"], row["fraction"]): _interval(row, signed=signed)
+        for row in rows.iter_rows(named=True)
+    }
     arms = rows["arm"].unique(maintain_order=True)
+    to = "to " if signed else ""
     return _table(
-        ["arm", *map(words.percent, fractions)],
+        ["arm", *(f"{to}{words.percent(part)}" for part in fractions)],
         ([words.arm_name(arm), *(cells[arm, part] for part in fractions)] for arm in arms),
     )
 
@@ -71,10 +76,7 @@ def cells(kept: Path) -> str:
     fractions = rows["fraction"].unique().sort(descending=True).to_list()
     made = []
     for (arm,), here in rows.group_by("arm", maintain_order=True):
-        unfinished = [
-            here.filter(pl.col("fraction") == part, pl.col("status") != "done").height
-            for part in fractions
-        ]
+        unfinished = [here.filter(fraction=part, status="unfinished").height for part in fractions]
         chosen = here.filter(pl.col("trials") > 1)
         edge = f"{chosen['lr_at_edge'].sum()} of {chosen.height}" if chosen["lr"].count() else ""
         made.append([words.arm_name(str(arm)), str(here.height), *map(str, unfinished), edge])
@@ -83,8 +85,9 @@ def cells(kept: Path) -> str:
 
 
 TABLES: Mapping[str, Callable[[Path], str]] = {
-    "by slice": lambda kept: level(kept, "slice"),
-    "by patient": lambda kept: level(kept, "patient"),
+    "by slice": lambda kept: values(kept, "level", "slice"),
+    "by patient": lambda kept: values(kept, "level", "patient"),
+    "drops by slice": lambda kept: values(kept, "drop", "slice"),
     "contrasts by slice": lambda kept: contrasts(kept, "slice"),
     "contrasts by patient": lambda kept: contrasts(kept, "patient"),
     "cells": cells,
