@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "index.md": "README.md",
     "first_study_plan.md": "examples/first_study/PLAN.md",
-    "figures/first_study_ich.svg": "examples/first_study/results/ich/curve-ich-fair-slice.svg",
-    "figures/first_study_sts.svg": "examples/first_study/results/sts/curve-sts-fair-slice.svg",
+    "figures/first_study_ich.png": "examples/first_study/results/ich/curve-ich-fair-slice.png",
+    "figures/first_study_sts.png": "examples/first_study/results/sts/curve-sts-fair-slice.png",
     "real_ct.md": "examples/real_ct/README.md",
     "benchmarks.md": "benchmarks/RESULTS.md",
 }

@@ -50,7 +50,7 @@ def main() -> None:
         for line in watched(study / f"pretrain/{run}/metrics.jsonl")
     ]
     pl.DataFrame(lines, infer_schema_length=None).write_csv(out / "watched.csv", float_precision=4)
-    for figure in (study / "report" / "figures").glob("curve-*-slice.svg"):
+    for figure in (study / "report" / "figures").glob("curve-*-slice.png"):
         copyfile(figure, out / figure.name)
 
 
