@@ -74,14 +74,14 @@ def cells(kept: Path) -> str:
     """An arm a row: its cells, the unfinished ones by fraction, best rates at the grid's edge."""
     rows = pl.read_csv(kept / "cells.csv")
     fractions = rows["fraction"].unique().sort(descending=True).to_list()
+    heads = ["arm", "cells", *(f"unfinished at {words.percent(part)}" for part in fractions)]
     made = []
     for (arm,), here in rows.group_by("arm", maintain_order=True):
         unfinished = [here.filter(fraction=part, status="unfinished").height for part in fractions]
-        chosen = here.filter(pl.col("trials") > 1)
-        edge = f"{chosen['lr_at_edge'].sum()} of {chosen.height}" if chosen["lr"].count() else ""
-        made.append([words.arm_name(str(arm)), str(here.height), *map(str, unfinished), edge])
-    heads = ["arm", "cells", *(f"unfinished at {words.percent(part)}" for part in fractions)]
-    return _table([*heads, "best rate at the edge"], made)
+        made.append([words.arm_name(str(arm)), *map(str, (here.height, *unfinished)), _edge(here)])
+    if any(row[-1] for row in made):
+        return _table([*heads, "best rate at the edge"], made)
+    return _table(heads, [row[:-1] for row in made])
 
 
 TABLES: Mapping[str, Callable[[Path], str]] = {
@@ -92,6 +92,12 @@ TABLES: Mapping[str, Callable[[Path], str]] = {
     "contrasts by patient": lambda kept: contrasts(kept, "patient"),
     "cells": cells,
 }
+
+
+def _edge(arm: pl.DataFrame) -> str:
+    """How many of an arm's cells that tried several rates found the best at the grid's edge."""
+    tried = arm.filter(pl.col("trials") > 1, pl.col("lr").is_not_null())
+    return f"{tried['lr_at_edge'].sum()} of {tried.height}" if tried.height else ""
 
 
 def _pair(row: Mapping[str, str]) -> tuple[str, str]:
