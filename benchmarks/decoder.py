@@ -39,7 +39,7 @@ def main() -> None:
     """Print a line for each decoder."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("store", type=Path, nargs="?")
-    arguments.add_argument("label", nargs="?", default="bleed")
+    arguments.add_argument("label", nargs="?", default="region")
     arguments.add_argument("--seconds", type=float, default=60.0)
     arguments.add_argument("--size", type=int, default=96)
     arguments.add_argument("--seed", type=int, default=0)
@@ -105,7 +105,7 @@ def judged(
     labelled = store.index[given.label].is_not_null().to_numpy()
     rows = np.flatnonzero(labelled & store.index["split"].is_not_null().to_numpy())
     features = torch.cat([model.backbone(x) for x in images_of(store, rows, plain).split(64)])
-    labels = store.index[given.label].gather(rows).to_numpy().astype(np.int64)
+    labels = np.unique(store.index[given.label].gather(rows).to_numpy(), return_inverse=True)[1]
     fitted = np.isin(rows, rows_of(store, "train"))
     return sum(losses) / len(losses), (
         linear(features, labels, fitted=fitted),
