@@ -431,6 +431,20 @@ def test_pictures_get_their_patient_from_labels_neighbours_or_folders(tmp_path: 
     assert Store.open(tmp_path / "by_pattern").index["patient"].to_list()[::2] == ["50", "51", "52"]
 
 
+def test_pictures_are_numbered_through_their_folder_however_many_workers_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "IMAGES_A_TASK", 2)
+    for seed in range(5):
+        folder = tmp_path / "scans" / ("p1" if seed < 3 else "p2")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(seed).astype(np.uint8)).save(folder / f"{seed}.png")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("patient,slice,bleed\np1,1,0\np1,3,1\np2,2,1\n")
+    ingest([tmp_path / "scans"], tmp_path / "store", labels=labels, size=16, keep_ids=True)
+    assert Store.open(tmp_path / "store").index["bleed"].to_list() == [0, None, 1, None, 1]
+
+
 def test_one_folder_a_class_is_a_label_and_no_patient(tmp_path: Path) -> None:
     for grey, name in enumerate(("covid/p1", "covid/p2", "none/p3")):
         (tmp_path / "jpg" / name).mkdir(parents=True)

@@ -136,7 +136,10 @@ def _gather(parts: Sequence[Path]) -> tuple[pl.DataFrame, list[Refusal], list[st
                     pl.int_range(pl.len(), dtype=pl.Int64).alias("place"),
                 )
             )
-    return pl.concat(tables, how="diagonal_relaxed"), refusals, notes
+    rows = pl.concat(tables, how="diagonal_relaxed")
+    # Pictures have no number; they are counted here, for a folder of many is several parts.
+    counted = pl.int_range(1, pl.len() + 1).over("series")
+    return rows.with_columns(pl.coalesce("number", counted)), refusals, notes
 
 
 def _without_copies(

@@ -22,7 +22,7 @@ MAX_PIXELS = 2**26  # of one picture: 8192 x 8192
 def read(entries: Sequence[Entry], refuse: Refuse, announce: Announce) -> Iterator[Volume]:
     """The pictures of one folder as volumes, one for every run of pictures of equal size.
 
-    The order of the slices is the order of the names; positions and spacings are unknown.
+    The order of the slices is the order of the names; numbers, positions and spacings are unknown.
     """
     pictures = (
         (entry.name, source_of(digest, number), page)
@@ -42,7 +42,7 @@ def read(entries: Sequence[Entry], refuse: Refuse, announce: Announce) -> Iterat
             series=folder,
             files=names,
             sources=sources,
-            numbers=tuple(range(1, len(images) + 1)),
+            numbers=(None,) * len(images),
         )
 
 

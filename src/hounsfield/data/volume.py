@@ -42,7 +42,7 @@ class Volume:
             An empty patient is one that the source does not tell.
         files: The source of every slice, relative to what was given to the reader.
         sources: SHA-256 of the bytes that every slice came from, and of its place in them.
-        numbers: The source's own number of every slice.
+        numbers: The source's own number of every slice; None where it has none.
         facts: What the headers say and that names nobody.
         notes: What a user should know: gaps, duplicates, gantry tilt.
         split: The source's own split, where it has one.
@@ -58,7 +58,7 @@ class Volume:
     series: str
     files: tuple[str, ...]
     sources: tuple[str, ...]
-    numbers: tuple[int, ...]
+    numbers: tuple[int | None, ...]
     facts: Facts = field(default_factory=Facts)
     notes: tuple[str, ...] = ()
     split: str | None = None
