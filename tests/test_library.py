@@ -116,6 +116,7 @@ def test_what_a_file_does_not_say_can_be_given(tmp_path: Path) -> None:
         ("image_size", "1000000000000"),
         ("image_size", "-3"),
         ("channels", "many"),
+        ("channels", "0000000640"),
         ("window_hu", "nan,3"),
         ("window_hu", "80,0"),
         ("window_hu", "1"),

@@ -147,7 +147,8 @@ def _number(file: WeightsFile, key: str, low: int, high: int) -> int | None:
     text = file.metadata.get(key, "")
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or not low <= int(text[:9]) <= high:
+    digits = text.isascii() and text.isdigit() and len(text) < 10  # int() takes its time for more
+    if not digits or not low <= int(text) <= high:
         raise _odd(file, key, text)
     return int(text)
 
