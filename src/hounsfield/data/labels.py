@@ -216,7 +216,7 @@ def _find_rows(labels: Labels, slices: pl.DataFrame, keys: Keys) -> pl.DataFrame
         .join(wanted, on=identity, suffix="_wanted")
         .with_columns((pl.col("z_mm") - pl.col("z_mm_wanted")).abs().alias("off"))
         .filter(pl.col("off") <= pl.col("spacing_z_mm").fill_nan(None).fill_null(1.0).abs() / 2)
-        .sort("off")
+        .sort("off", "at")  # of two that are as near, the first
     )
     best = near.unique("row", keep="first", maintain_order=True).unique("at", keep="first")
     return (

@@ -197,9 +197,9 @@ def _near(seen: _Look, judged: _Look, same: NDArray[np.bool_]) -> list[tuple[int
     for start in range(0, len(left), block):
         here = left[start : start + block]
         close = distances(judged.hashes[here, None], seen.hashes[None, :]) <= NEAR_BITS
-        close &= judged.patients[here, None] != seen.patients[None, :]
         ours, theirs = np.nonzero(close)
-        found += _confirmed(seen, judged, here[ours], theirs)
+        others = judged.patients[here[ours]] != seen.patients[theirs]
+        found += _confirmed(seen, judged, here[ours][others], theirs[others])
     return found
 
 

@@ -238,7 +238,7 @@ def load_study(path: Path) -> StudyConfig:
 
 def _check_primary(primary: Primary, study: StudyConfig) -> None:
     pairs = [(primary.arm, primary.baseline), *primary.family, *primary.hypotheses]
-    for arm in {name for pair in pairs for name in pair}:
+    for arm in dict.fromkeys(name for pair in pairs for name in pair):
         _known("arm", arm, study.arms)
     if primary.task is not None:
         _known("task", primary.task, study.tasks)
