@@ -116,6 +116,12 @@ class InterruptedRun(HounsfieldError):  # noqa: N818 - not a fault, a wish
     exit_code = 130
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a library says first; its kind where it says nothing."""
+    said = str(error).strip().splitlines()
+    return said[0] if said else type(error).__name__
+
+
 def one_of(what: str, got: str, allowed: Iterable[str]) -> str:
     """One sentence: what was got, the nearest allowed names first, then all of them.
 

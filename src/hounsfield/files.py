@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all; JSON that may not be there."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -69,6 +70,12 @@ def write_png(path: Path, pixels: "NDArray[np.uint8]") -> None:
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, format="PNG")
     write_whole(path, content.getvalue())
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_object(path: Path) -> dict[str, Any]:

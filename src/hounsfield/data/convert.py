@@ -25,7 +25,7 @@ from hounsfield.data.refusal import Announce, Refusal, Refuse, read_each
 from hounsfield.data.resample import Shape, to_shape
 from hounsfield.data.series import Header
 from hounsfield.data.volume import Volume
-from hounsfield.files import disk_errors
+from hounsfield.files import disk_errors, sha256_of
 
 Read = Callable[[Sequence[Any], Refuse, Announce], Iterator[Volume]]
 
@@ -164,8 +164,7 @@ def is_whole(part: Path) -> bool:
         told = json.loads(part.with_suffix(".json").read_bytes())
         if not told["slices"]:
             return True
-        with part.with_suffix(".i16").open("rb") as images:
-            return bool(hashlib.file_digest(images, "sha256").hexdigest() == told["sha256"])
+        return bool(sha256_of(part.with_suffix(".i16")) == told["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

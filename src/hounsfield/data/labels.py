@@ -19,7 +19,7 @@ import polars as pl
 from hounsfield.data.keys import Keys
 from hounsfield.data.split import PARTS
 from hounsfield.data.store import COLUMNS
-from hounsfield.errors import LabelError, LeakError
+from hounsfield.errors import LabelError, LeakError, first_line
 from hounsfield.wording import plural
 
 FORMS: Final = (
@@ -246,8 +246,7 @@ def _read_text(path: Path) -> pl.DataFrame:
     except FileNotFoundError:
         raise LabelError(f"there is no label file at {path}. Give a CSV or Parquet file.") from None
     except (OSError, pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise LabelError(f"{path} cannot be read as a table: {reason}.") from None
+        raise LabelError(f"{path} cannot be read as a table: {first_line(error)}.") from None
     if not len(table):
         raise LabelError(f"{path} has no rows.")
     blank = pl.all().str.strip_chars() == ""

@@ -18,8 +18,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hounsfield.config import Config
-from hounsfield.errors import ConfigError, StoreError
-from hounsfield.files import read_object
+from hounsfield.errors import ConfigError, StoreError, first_line
+from hounsfield.files import read_object, sha256_of
 
 FORMAT_VERSION = 1
 
@@ -161,12 +161,6 @@ class Store:
                 raise _damaged(self.path, f"shards/{shard.name} is not what was written")
 
 
-def sha256_of(path: Path) -> str:
-    """The checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_facts(path: Path) -> StoreFacts:
     file = path / "store.json"
     if not path.exists():
@@ -185,7 +179,7 @@ def _read_facts(path: Path) -> StoreFacts:
         version = read_object(file).get("format_version")
         if version not in (None, FORMAT_VERSION):
             raise _foreign(path, version) from None
-        raise _damaged(path, f"store.json cannot be read ({_first_line(error)})") from None
+        raise _damaged(path, f"store.json cannot be read ({first_line(error)})") from None
     if facts.format_version != FORMAT_VERSION:
         raise _foreign(path, facts.format_version)
     return facts
@@ -196,7 +190,7 @@ def _read_index(path: Path, facts: StoreFacts) -> tuple[pl.DataFrame, str]:
         content = (path / "index.parquet").read_bytes()
         index = pl.read_parquet(content)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise _damaged(path, f"index.parquet cannot be read ({_first_line(error)})") from None
+        raise _damaged(path, f"index.parquet cannot be read ({first_line(error)})") from None
     wrong = [name for name, kind in COLUMNS.items() if index.schema.get(name) != kind]
     if wrong:
         raise _damaged(path, f"index.parquet lacks the columns {', '.join(wrong)}")
@@ -211,14 +205,10 @@ def _map_shard(path: Path, shard: Shard, size: int) -> NDArray[np.int16]:
     try:
         images = np.load(path / "shards" / shard.name, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise _damaged(path, f"shards/{shard.name} cannot be read ({_first_line(error)})") from None
+        raise _damaged(path, f"shards/{shard.name} cannot be read ({first_line(error)})") from None
     if images.dtype != np.int16 or images.shape != (shard.rows, size, size):
         raise _damaged(path, f"shards/{shard.name} is {images.dtype} {images.shape}")
     return images
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _foreign(path: Path, version: object) -> StoreError:

@@ -18,9 +18,8 @@ from hounsfield.data.store import (
     Shard,
     Store,
     StoreFacts,
-    sha256_of,
 )
-from hounsfield.files import disk_errors, folder_whole, write_text, write_whole
+from hounsfield.files import disk_errors, folder_whole, sha256_of, write_text, write_whole
 
 SHARD_BYTES = 256 * 2**20
 

@@ -1,6 +1,5 @@
 """`export`: weights, manifest, probe and model card in one folder, proven before it is there."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from hounsfield.errors import ConfigError, WeightsError, one_of
 from hounsfield.export.card import model_card
 from hounsfield.export.formats import FORMATS, MEAN, STD, Format
 from hounsfield.export.network import Network
-from hounsfield.files import read_object, write_json, write_text, write_whole
+from hounsfield.files import read_object, sha256_of, write_json, write_text, write_whole
 from hounsfield.lock import new_folder
 from hounsfield.provenance import origin
 from hounsfield.seeding import seed_of
@@ -53,7 +52,7 @@ def export(run: str | Path, out: Path, *, kind: str) -> Path:
             **origin(),
             "format": kind,
             "file": chosen.file,
-            "sha256": hashlib.sha256((folder / chosen.file).read_bytes()).hexdigest(),
+            "sha256": sha256_of(folder / chosen.file),
             **_input(encoder, channels=chosen.channels(encoder.backbone.channels)),
             **_past(run, encoder),
             "classifier": classifier.model_dump(mode="json") if classifier else None,

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hounsfield.errors import InputError, LeakError
+from hounsfield.errors import InputError, LeakError, first_line
 from hounsfield.judge.declared import Declared
 from hounsfield.judge.metrics import Truth
 
@@ -207,7 +207,7 @@ def _read(path: Path, place: Place, facts: Mapping[str, Any]) -> Cell | str:
         test = table.select(TEST)
         logits = table.select(columns).to_numpy().astype(np.float32)
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        return f"scores.parquet cannot be read: {str(error).splitlines()[0]}"
+        return f"scores.parquet cannot be read: {first_line(error)}"
     if not len(test) or len(columns) < 2:
         return "scores.parquet has no test scores of two classes or more"
     if not np.isfinite(logits).all():

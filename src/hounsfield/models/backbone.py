@@ -9,7 +9,7 @@ from timm.layers import DropPath
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
-from hounsfield.errors import ConfigError, one_of
+from hounsfield.errors import ConfigError, first_line, one_of
 from hounsfield.wording import plural
 
 # Ours: small residual networks for few labels and few cores, built from timm's own parts.
@@ -55,7 +55,8 @@ class Backbone(nn.Module):
                 self.eval()(some.new_zeros(1, self.channels, size, size))
         except Exception as error:  # networks assert, divide and index as they like
             raise ConfigError(
-                f"images of {size} px do not go through {self.name}: {_reason(error)}. "
+                f"images of {size} px do not go through {self.name}: "
+                f"{first_line(error).rstrip('.')}. "
                 f"{_made_for(self.net, size)}"
             ) from error
         finally:
@@ -108,7 +109,7 @@ def _from_timm(name: str, *, channels: int, drop_path: float) -> nn.Module:
         if not (isinstance(error, TypeError) and "drop_path_rate" in str(error)):
             raise ConfigError(
                 f"timm cannot make the backbone {name!r} with {plural(channels, 'input channel')}: "
-                f"{_reason(error)}. Choose another."
+                f"{first_line(error).rstrip('.')}. Choose another."
             ) from error
         drops = False
     if drop_path and not drops:
@@ -117,12 +118,6 @@ def _from_timm(name: str, *, channels: int, drop_path: float) -> nn.Module:
             f"{drop_path}. Set drop_path = 0, or choose a ResNet or ConvNeXt, for example."
         )
     return net
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what went wrong."""
-    said = str(error).strip().splitlines()
-    return said[0].rstrip(".") if said else type(error).__name__
 
 
 def _made_for(net: nn.Module, size: int) -> str:

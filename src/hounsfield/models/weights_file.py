@@ -1,6 +1,5 @@
 """Tensors out of a checkpoint that somebody else wrote; nothing in it is ever run."""
 
-import hashlib
 import re
 import warnings
 import zipfile
@@ -15,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from hounsfield.errors import WeightsError
+from hounsfield.errors import WeightsError, first_line
+from hounsfield.files import sha256_of
 
 # What checkpoints carry beside their tensors: hyper-parameters, paths, callbacks' states, numbers.
 # An object of these classes becomes an empty shell: no code of theirs is imported or called.
@@ -96,7 +96,7 @@ def read_weights(path: Path) -> WeightsFile:
         with path.open("rb") as file:
             start = file.read(512)
         kind = _kind(path, start)
-        sha256 = _sha256(path)
+        sha256 = sha256_of(path)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from None
     if kind == "safetensors":
@@ -188,11 +188,10 @@ def _why_not(path: Path, error: Exception) -> str:
             f"{path} is a TorchScript program, not a table of tensors. Save its `state_dict()` "
             "with safetensors."
         )
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
     return (
-        f"{path} cannot be read as a checkpoint ({reason}). It is damaged or cut short: copy or "
-        "download it again; or it was saved in a way that needs code to run: save its "
-        "`state_dict()` with safetensors."
+        f"{path} cannot be read as a checkpoint ({first_line(error)[:200]}). It is damaged "
+        "or cut short: copy or download it again; or it was saved in a way that needs code to run: "
+        "save its `state_dict()` with safetensors."
     )
 
 
@@ -237,8 +236,3 @@ def _named_tensors(value: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
         pending.extend(
             (f"{name}.{key}" if name else str(key), inner) for key, inner in reversed(list(pairs))
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 
 import timm
 
-from hounsfield.errors import WeightsError
+from hounsfield.errors import WeightsError, first_line
 from hounsfield.files import read_object
 from hounsfield.models.weights_file import WeightsFile, read_weights
 
@@ -140,10 +140,10 @@ def _from_hub(source: str, repo: str, revision: str | None) -> tuple[Card, Weigh
         except EntryNotFoundError:
             facts = {}
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise WeightsError(
             f"{source!r} is no file here, and {repo} could not be had from the Hugging Face hub "
-            f"({reason[:200]}). Check the name and the connection, or give the path of a file."
+            f"({first_line(error)[:200]}). Check the name and the connection, or give the path of "
+            "a file."
         ) from None
     file = read_weights(path)
     facts = {"origin": f"Hugging Face hub: {repo}" + (f"@{revision}" if revision else ""), **facts}

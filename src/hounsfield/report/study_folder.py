@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from hounsfield.errors import first_line
 from hounsfield.judge.declared import CONTROLS
 from hounsfield.judge.results import COLUMNS
 from hounsfield.judge.scores import read_cell, read_facts
@@ -289,7 +290,7 @@ def _table(path: Path, schema: Mapping[str, Any], missing: list[str]) -> pl.Data
     except FileNotFoundError:
         missing.append(f"There is no {path.name}.")
     except (OSError, pl.exceptions.PolarsError) as error:
-        missing.append(f"{path.name} cannot be read: {str(error).splitlines()[0]}.")
+        missing.append(f"{path.name} cannot be read: {first_line(error)}.")
     return empty
 
 

@@ -6,11 +6,13 @@ that it touches get new names; the others are found finished.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from hounsfield.data.split import Split, patients_hash
 from hounsfield.errors import ConfigError, InputError
+from hounsfield.files import sha256_of
 from hounsfield.judge.declared import CONTROLS, SCRATCH
 from hounsfield.judge.limits import FEWEST_FOLDED
 from hounsfield.models.backbone import create
@@ -19,7 +21,7 @@ from hounsfield.seeding import seed_of
 from hounsfield.study.cards import cards_of, doubts
 from hounsfield.study.config import IMAGENET, POSITION, Primary, StudyConfig
 from hounsfield.study.controls import order_is_known
-from hounsfield.study.hashes import hash_of, sha256_of
+from hounsfield.study.hashes import hash_of
 from hounsfield.study.partition import Rung, Splits, ladders_of, splits_of
 from hounsfield.study.predictions import covers, read
 from hounsfield.study.pretraining import RECIPE, Pretraining, kept_out, pretraining
@@ -121,38 +123,8 @@ def plan(config: StudyConfig) -> Plan:
     tasks = {name: load(name, task, stores) for name, task in config.tasks.items()}
     splits = {key: value for task in tasks.values() for key, value in splits_of(task, config)}
     ladders = dict(ladders_of(tasks, splits, config))
-    folds = range(max(config.folds, 1))
-    never_seen = {fold: kept_out(fold, config, tasks, splits) for fold in folds}
-    runs = {
-        (name, fold, repeat): pretraining(
-            name, repeat, config, stores, never_seen[fold],
-            init=cards[name].sha256 if name in cards else None,
-        )
-        for name in config.arms
-        if name in config.pretrain
-        for fold in folds
-        for repeat in range(config.repeats)
-    }  # fmt: skip
-    starts = {arm: _start(arm, config, cards) for arm in config.arms}
-    theirs = {arm: read(Path(config.predictions[arm])) for arm in config.arms
-              if arm in config.predictions}  # fmt: skip
-    cells = tuple(
-        _cell(
-            config, tasks[task], (protocol, arm, fraction, repeat, fold),
-            splits[task, fold], ladders[task, fold, repeat, fraction],
-            starts[arm], runs.get((arm, fold, repeat)),
-        )
-        for protocol in config.protocols
-        for task in tasks
-        for repeat in range(config.repeats)
-        for fold in folds
-        for fraction in config.fractions
-        for arm in config.arms
-        if arm != POSITION or order_is_known(tasks[task])
-        if arm not in theirs
-        or covers(theirs[arm], tasks[task], splits[task, fold],
-                  fraction=fraction, repeat=repeat, fold=fold)
-    )  # fmt: skip
+    runs = _runs(config, stores, tasks, splits, cards)
+    cells = tuple(_cells(config, tasks, splits, ladders, runs, cards))
     return Plan(
         config=config,
         tasks=tasks,
@@ -164,6 +136,66 @@ def plan(config: StudyConfig) -> Plan:
         warnings=(*_warnings(config, tasks), *_unscored(config, cells), *doubts(cards, tasks)),
         cards=cards,
     )
+
+
+def _runs(
+    config: StudyConfig,
+    stores: Mapping[str, Path],
+    tasks: Mapping[str, Task],
+    splits: Splits,
+    cards: Mapping[str, Card],
+) -> dict[tuple[str, int, int], Pretraining]:
+    """(arm, fold, repeat) -> the pre-training that the arm starts from there."""
+    folds = range(max(config.folds, 1))
+    never_seen = {fold: kept_out(fold, config, tasks, splits) for fold in folds}
+    return {
+        (arm, fold, repeat): pretraining(
+            arm,
+            repeat,
+            config,
+            stores,
+            never_seen[fold],
+            init=cards[arm].sha256 if arm in cards else None,
+        )
+        for arm in config.arms
+        if arm in config.pretrain
+        for fold in folds
+        for repeat in range(config.repeats)
+    }
+
+
+def _cells(
+    config: StudyConfig,
+    tasks: Mapping[str, Task],
+    splits: Splits,
+    ladders: Mapping[tuple[str, int, int, float], Rung],
+    runs: Mapping[tuple[str, int, int], Pretraining],
+    cards: Mapping[str, Card],
+) -> Iterator[Cell]:
+    """Every cell of the study; an arm is left out where it can have no score."""
+    theirs = {
+        arm: read(Path(config.predictions[arm])) for arm in config.arms if arm in config.predictions
+    }
+    starts = {arm: _start(arm, config, cards) for arm in config.arms}
+    repeats, folds = range(config.repeats), range(max(config.folds, 1))
+    for protocol, task, repeat, fold, fraction, arm in product(
+        config.protocols, tasks.values(), repeats, folds, config.fractions, config.arms
+    ):
+        split = splits[task.name, fold]
+        here = {"fraction": fraction, "repeat": repeat, "fold": fold}
+        if arm == POSITION and not order_is_known(task):
+            continue
+        if arm in theirs and not covers(theirs[arm], task, split, **here):
+            continue
+        yield _cell(
+            config,
+            task,
+            (protocol, arm, fraction, repeat, fold),
+            split,
+            ladders[task.name, fold, repeat, fraction],
+            starts[arm],
+            runs.get((arm, fold, repeat)),
+        )
 
 
 def _cell(

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hounsfield.data.split import Split
-from hounsfield.errors import InputError, LabelError, one_of
+from hounsfield.errors import InputError, LabelError, first_line, one_of
 from hounsfield.study.task import Task
 from hounsfield.study.trained import Trained
 
@@ -29,7 +29,7 @@ def read(path: Path) -> pl.DataFrame:
         names = {"task": pl.String}  # a task may be called 1
         table = pl.read_csv(path, infer_schema_length=None, schema_overrides=names)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise LabelError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise LabelError(f"{path} cannot be read: {first_line(error)}") from None
     logits = [name for name in table.columns if name.startswith("logit_")]
     allowed = ["slice", "score", *PLACES, *logits]
     for name in table.columns:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,49 +86,58 @@ def pretraining(
     Raises:
         ConfigError: A setting is not allowed, or a store is not known.
     """
-    if "leave_out" in config.pretrain[name]:
+    parsed = _parsed(name, repeat, config, stores)
+    opened = [Store.open(path) for path in parsed.stores]
+    present = frozenset().union(*(store.index["patient"].to_list() for store in opened))
+    without = tuple(sorted(never_seen & present))
+    facts = [RECIPE, _decides(parsed, init), [store.hash for store in opened], without]
+    return Pretraining(hash_of(facts), name, parsed, without)
+
+
+def _parsed(
+    name: str, repeat: int, config: StudyConfig, stores: Mapping[str, Path]
+) -> PretrainConfig:
+    """The settings of the study's table `pretrain.NAME`, filled in and fit to run."""
+    given = config.pretrain[name]
+    if "leave_out" in given:
         raise ConfigError(
-            f"pretrain.{name}: leave_out = {config.pretrain[name]['leave_out']!r} has no say in a "
-            f"study, whose keep_out ({config.keep_out}) keeps patients out of every pre-training "
-            "alike. Take the line out, and set keep_out of the study."
+            f"pretrain.{name}: leave_out = {given['leave_out']!r} has no say in a study, whose "
+            f"keep_out ({config.keep_out}) keeps patients out of every pre-training alike. Take "
+            "the line out, and set keep_out of the study."
         )
+    if given.get("backbone", config.backbone) != config.backbone:
+        raise ConfigError(
+            f"pretrain.{name}: backbone {given['backbone']!r} is not the study's, "
+            f"{config.backbone!r}, which all arms share. Take the line out."
+        )
+    used = given.get("stores", list(stores))
+    for store in used:
+        if store not in stores:
+            raise ConfigError(f"pretrain.{name}: {one_of('store', store, stores)}")
+    own = (repeat,) if config.pretrain_seeds == "per_repeat" else ()
     settings = {
         "method": name,
         "backbone": config.backbone,
         "image_size": config.image_size,
         "device": config.device,
-        **config.pretrain[name],
+        "seed": seed_of(config.seed, "pretrain", name, *own) % 2**32,
+        **given,
+        "stores": [str(stores[store]) for store in used],
     }
-    used = settings.get("stores", list(stores))
-    for store in used:
-        if store not in stores:
-            raise ConfigError(f"pretrain.{name}: {one_of('store', store, stores)}")
-    settings["stores"] = [str(stores[store]) for store in used]
-    if settings["backbone"] != config.backbone:
-        raise ConfigError(
-            f"pretrain.{name}: backbone {settings['backbone']!r} is not the study's, "
-            f"{config.backbone!r}, which all arms share. Take the line out."
-        )
-    own = (repeat,) if config.pretrain_seeds == "per_repeat" else ()
-    settings.setdefault("seed", seed_of(config.seed, "pretrain", name, *own) % 2**32)
     parsed = parse(PretrainConfig, settings, where=f"pretrain.{name}")
-    _refuse_now(name, parsed)
-    opened = [Store.open(stores[store]) for store in used]
-    present = frozenset().union(*(store.index["patient"].to_list() for store in opened))
-    without = tuple(sorted(never_seen & present))
-    decides = parsed.model_dump(mode="json", exclude={"stores", "device"})
+    try:
+        build(parsed, corpus_size=1)
+    except ConfigError as error:
+        raise ConfigError(f"pretrain.{name}: {error}") from None
+    return parsed
+
+
+def _decides(config: PretrainConfig, init: str | None) -> dict[str, Any]:
+    """All settings that a pre-training's hash covers."""
+    decides = config.model_dump(mode="json", exclude={"stores", "device"})
     decides["loop"] |= {name: LoopConfig.model_fields[name].default for name in FREE}
-    if not parsed.drop_path:  # a pre-training from before there was this setting keeps its name
+    if not config.drop_path:  # a pre-training from before there was this setting keeps its name
         del decides["drop_path"]
     if init is not None:
         decides["init"] = init  # what is in it, wherever it lies
-    facts = [RECIPE, decides, [store.hash for store in opened], without]
-    return Pretraining(hash_of(facts), name, parsed, without)
-
-
-def _refuse_now(name: str, config: PretrainConfig) -> None:
-    """Refuse what the run would refuse later."""
-    try:
-        build(config, corpus_size=1)
-    except ConfigError as error:
-        raise ConfigError(f"pretrain.{name}: {error}") from None
+    return decides
