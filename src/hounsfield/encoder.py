@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hounsfield.augment.views import recipe
+from hounsfield.augment.views import plain_view
 from hounsfield.data.store import Store
 from hounsfield.data.window import ends_of
 from hounsfield.errors import WeightsError
@@ -59,13 +59,10 @@ class Encoder:
             images: int16 `(batch, 1, height, width)`.
             is_hu: bool `(batch,)`.
         """
-        plain = recipe(
-            "plain",
-            size=self.image_size,
-            channels=self.backbone.channels,
-            window=self.window_hu,
+        channels = self.backbone.channels
+        return plain_view(
+            images, is_hu, size=self.image_size, channels=channels, window=self.window_hu
         )
-        return plain(images, is_hu, torch.Generator())[0]  # the plain recipe draws nothing
 
 
 def load_encoder(

@@ -35,7 +35,6 @@ def test_a_batch_larger_than_the_set_is_full_and_even(small_store: Store) -> Non
     counts = Counter(batches.load(0).index.tolist())
     assert sum(counts.values()) == 8
     assert set(counts.values()) <= {2, 3}
-    assert batches.steps_per_epoch == 1
 
 
 def test_images_units_and_index_belong_together(small_store: Store) -> None:

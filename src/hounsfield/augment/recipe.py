@@ -12,6 +12,8 @@ from hounsfield.augment.geometry import Geometry
 from hounsfield.augment.intensity import Intensity
 from hounsfield.units import AIR_HU
 
+MEAN, STD = 0.5, 0.25  # of our recipes' normalisation: pixels lie within -2 and 2
+
 
 @dataclass(frozen=True)
 class View:
@@ -40,8 +42,8 @@ class Recipe:
     name: str
     views: tuple[View, ...]
     channels: int = 1
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.25,)
+    mean: tuple[float, ...] = (MEAN,)
+    std: tuple[float, ...] = (STD,)
     prepare: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, images: Tensor, is_hu: Tensor, generator: Generator) -> list[Tensor]:

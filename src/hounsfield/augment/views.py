@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
+import torch
+from torch import Tensor
+
 from hounsfield.augment import published
 from hounsfield.augment.geometry import Geometry
 from hounsfield.augment.intensity import WIDE_HU, Jitter, Windowed
@@ -34,6 +37,22 @@ def recipe(
     if not window[0] < window[1]:
         raise ConfigError(f"window {window} HU: its lower end must be below its upper end.")
     return RECIPES[name](name, size, channels, window)
+
+
+def plain_view(
+    images: Tensor, is_hu: Tensor, *, size: int, channels: int, window: tuple[float, float]
+) -> Tensor:
+    """Whole images as evaluation sees them: normalised `(batch, channels, size, size)`.
+
+    Args:
+        images: int16 `(batch, 1, height, width)`, HU or display values.
+        is_hu: bool `(batch,)`, which of the two.
+        size: Of the view, in px.
+        channels: The view is repeated over so many channels.
+        window: In HU.
+    """
+    plain = recipe("plain", size=size, channels=channels, window=window)
+    return plain(images, is_hu, torch.Generator())[0]  # it draws nothing
 
 
 # Ours. A window shifted by 0.15 widths and stretched 0.4 to 1.2 times: from the wide window

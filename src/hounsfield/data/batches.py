@@ -73,11 +73,6 @@ class Batches:
         self.waited_s = 0.0
         self._permutation: tuple[int, NDArray[np.int64]] | None = None
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps after which every slice was seen at least once."""
-        return -(-len(self.pool) // self.batch)
-
     def load(self, step: int) -> Batch:
         """The batch of `step`, counted from 0."""
         n = len(self.pool)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from hounsfield.augment.recipe import MEAN, STD
 from hounsfield.encoder import Encoder
 from hounsfield.errors import ConfigError
 from hounsfield.export.network import (
@@ -25,7 +26,6 @@ from hounsfield.export.network import (
 from hounsfield.files import disk_errors, write_json, write_whole
 from hounsfield.models.fit import first_layer
 
-MEAN, STD = 0.5, 0.25  # of the recipes: (unit - 0.5) / 0.25
 Answer = Callable[[Tensor], Tensor]
 
 

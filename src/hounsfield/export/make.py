@@ -7,12 +7,13 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from hounsfield.augment.recipe import MEAN, STD
 from hounsfield.classify.kept import FILE as CLASSIFIER
 from hounsfield.classify.kept import Facts, load
 from hounsfield.encoder import Encoder, load_encoder
 from hounsfield.errors import ConfigError, WeightsError, one_of
 from hounsfield.export.card import model_card
-from hounsfield.export.formats import FORMATS, MEAN, STD, Format
+from hounsfield.export.formats import FORMATS, Format
 from hounsfield.export.network import Network
 from hounsfield.files import read_object, sha256_of, write_json, write_text, write_whole
 from hounsfield.lock import new_folder

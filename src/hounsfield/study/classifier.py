@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hounsfield.augment.views import recipe
+from hounsfield.augment.views import plain_view
 from hounsfield.methods.base import Step
 from hounsfield.models.backbone import Backbone
 from hounsfield.study.images import Images
@@ -74,13 +75,12 @@ def _see(
     size: int,
 ) -> Iterator[NDArray[np.float32]]:
     """What a model in eval mode answers to batch after batch."""
-    plain = recipe("plain", size=size, channels=channels, window=images.window_hu)
-    chance = torch.Generator().manual_seed(0)  # the recipe draws nothing
+    plain = partial(plain_view, size=size, channels=channels, window=images.window_hu)
     training = model.training
     model.eval()
     for first in range(0, len(places), EVALUATION_BATCH):
         part = torch.from_numpy(places[first : first + EVALUATION_BATCH]).to(images.pixels.device)
-        (view,) = plain(images.pixels[part], images.is_hu[part], chance)
+        view = plain(images.pixels[part], images.is_hu[part])
         yield answer(view).float().cpu().numpy()
     model.train(training)
 

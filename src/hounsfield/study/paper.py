@@ -24,7 +24,7 @@ from scipy.stats import entropy
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hounsfield.augment.views import recipe
+from hounsfield.augment.views import plain_view
 from hounsfield.models.backbone import Backbone
 from hounsfield.seeding import seed_of, stream
 from hounsfield.study.classifier import Classifier, Keeper, predict
@@ -72,13 +72,7 @@ def paper(
     epochs = Epochs(images, labels.train, batch=settings.batch, seed=seed_of(seed, "batches"))
     steps = settings.epochs * epochs.per_epoch
     model = _Thawing(start(), classes, settings, seed=seed).to(images.pixels.device)
-    truth = images.labels.cpu().numpy()[labels.val]
-
-    def accuracy() -> Score | None:
-        said = predict(model, images, labels.val, size=size).argmax(axis=1)
-        return (float((said == truth).mean()), 0.0) if len(truth) else None
-
-    keeper = Keeper(accuracy, first_of_equals=True)
+    keeper = Keeper(lambda: _accuracy(model, images, labels.val, size=size), first_of_equals=True)
     fitted = fit(
         model,
         batches=epochs,
@@ -115,14 +109,25 @@ def paper(
     )
 
 
+def _accuracy(
+    model: Classifier, images: Images, places: NDArray[np.int64], *, size: int
+) -> Score | None:
+    """The share of the images at `places` that the model gets right; nothing of none."""
+    truth = images.labels.cpu().numpy()[places]
+    said = predict(model, images, places, size=size).argmax(axis=1)
+    return (float((said == truth).mean()), 0.0) if len(truth) else None
+
+
 def _make_views(
     model: Classifier, images: Images, *, size: int, flip: bool
 ) -> Callable[[Labelled, torch.Generator], tuple[Tensor, Tensor]]:
     """From a batch to what the network sees of it, a half turned upside down, and its labels."""
-    plain = recipe("plain", size=size, channels=model.backbone.channels, window=images.window_hu)
+    channels = model.backbone.channels
 
     def views(batch: Labelled, chance: torch.Generator) -> tuple[Tensor, Tensor]:
-        (view,) = plain(batch.pixels, batch.is_hu, chance)
+        view = plain_view(
+            batch.pixels, batch.is_hu, size=size, channels=channels, window=images.window_hu
+        )
         if not flip:
             return view, batch.labels
         flipped = torch.rand(len(view), 1, 1, 1, generator=chance, device=chance.device) < 0.5

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from hounsfield.augment.views import recipe
+from hounsfield.augment.views import plain_view
 from hounsfield.errors import ConfigError
 from hounsfield.files import read_object, write_json, write_whole
 from hounsfield.progress import bar
@@ -133,14 +132,13 @@ def _png(worker: Worker, cell: Cell, model: Classifier, entry: Mapping[str, Any]
     task, images = worker.plan.tasks[cell.task], worker.images(cell.task)
     same = (pl.col("slice") == entry["slice"]) & (pl.col("patient") == entry["patient"])
     place = task.images.with_row_index("place").filter(same)["place"][0]
-    plain = recipe(
-        "plain",
+    view = plain_view(
+        images.pixels[place : place + 1],
+        images.is_hu[place : place + 1],
         size=worker.plan.config.image_size,
         channels=model.backbone.channels,
         window=images.window_hu,
     )
-    pixels, is_hu = images.pixels[place : place + 1], images.is_hu[place : place + 1]
-    (view,) = plain(pixels, is_hu, torch.Generator().manual_seed(0))  # the recipe draws nothing
     cam = STRONGEST * grad_cam(model, view, entry["predicted"])[:, :, None]
     grey = view.detach()[0, 0].double().cpu().numpy()
     grey = 255 * (grey - grey.min()) / max(float(np.ptp(grey)), 1e-12)

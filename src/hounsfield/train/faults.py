@@ -21,7 +21,7 @@ def memory_named() -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
             raise
         where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "this machine"
@@ -78,7 +78,5 @@ def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def _is_memory(error: Exception) -> bool:
-    # The CPU's allocator raises a plain RuntimeError.
-    return not isinstance(error, RuntimeError) or (
-        isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    )
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error)  # the CPU's allocator: a RuntimeError

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hounsfield.augment.views import recipe
+from hounsfield.augment.views import plain_view, recipe
 from hounsfield.data.batches import Pool
 from hounsfield.methods.base import Method
 from hounsfield.models import probe
@@ -65,7 +66,7 @@ class Watcher:
     ) -> None:
         self.pool, self.seed, self.device, self.alarms = pool, seed, device, alarms
         self.pair = recipe("two_views", size=size, channels=channels, window=window)
-        self.plain = recipe("plain", size=size, channels=channels, window=window)
+        self.plain = partial(plain_view, size=size, channels=channels, window=window)
         self.tasks = tasks(pool, seed=seed)
         order = stream(seed, "watched").permutation(len(pool))
         self.watched = np.sort(order[:WATCHED])
@@ -110,8 +111,7 @@ class Watcher:
         features = []
         for part in _chunks(index):
             batch = self.pool.load(part, self.device)
-            (view,) = self.plain(batch.images, batch.is_hu, torch.Generator())
-            features.append(backbone(view))
+            features.append(backbone(self.plain(batch.images, batch.is_hu)))
         return torch.cat(features).float()
 
 

@@ -4,10 +4,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
+
+KINDS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -25,22 +27,15 @@ def listening(*, active: bool = True) -> Iterator[Interrupt]:
     listen; elsewhere, and where not `active`, signals stay what they were.
     """
     interrupt = Interrupt()
-    if not active or threading.current_thread() is not threading.main_thread():
-        yield interrupt
-        return
+    outside = {kind: signal.getsignal(kind) for kind in KINDS}
 
     def note(number: int, frame: FrameType | None) -> None:
         del frame
         interrupt.asked = True
-        signal.signal(number, before[signal.Signals(number)])
+        signal.signal(number, outside[signal.Signals(number)])
 
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.signal(kind, note) for kind in kinds}
-    try:
+    with _answered(note) if active else nullcontext():
         yield interrupt
-    finally:
-        for kind in kinds:
-            signal.signal(kind, before[kind])
 
 
 @contextmanager
@@ -58,13 +53,19 @@ def passing_on() -> Iterator[Interrupt]:
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGTERM)
 
+    with _answered(pass_on):
+        yield interrupt
+
+
+@contextmanager
+def _answered(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have the signals inside the block answered by `answer`, where this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
-        yield interrupt
+        yield
         return
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.signal(kind, pass_on) for kind in kinds}
+    before = {kind: signal.signal(kind, answer) for kind in KINDS}
     try:
-        yield interrupt
+        yield
     finally:
-        for kind in kinds:
-            signal.signal(kind, before[kind])
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

@@ -5,8 +5,8 @@ holds weights, the optimiser's state and a few numbers, and no generator's state
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -129,13 +129,10 @@ def fit(
             factors=factors,
         )
         pace = _Pace(batches, images, first=training.step)
-        first = training.step * config.accumulate
-        end = ENDLESS if schedule.steps is None else schedule.steps * config.accumulate
-        shown = label if fabric.is_global_zero else None
         with (
             closing(training.log),
-            closing(reader_named(batches.prefetch(first, end))) as stream,
-            bar_over(shown, total=schedule.steps or PARTS, done=_parts(training)) as bar,
+            closing(_stream(batches, training)) as stream,
+            _bar(training, label) as bar,
             _last_good_named(folder),
         ):
             while training.progress < 1:
@@ -143,11 +140,7 @@ def fit(
                 training.update(stream, make_views)
                 bar.advance(_parts(training) - before)
                 _write(training, pace, bar, watch)
-                stop = training.agree(interrupt.asked)
-                if stop or training.due(config.checkpoint_every):
-                    training.save()
-                if stop:
-                    raise _interrupted(training, folder)
+                _save(training, asked=interrupt.asked)
             training.finish()
     return Fitted(
         curve=training.log.rows() if fabric.is_global_zero else [],
@@ -156,6 +149,19 @@ def fit(
         ema=training.ema,
         **pace.so_far(training.step),
     )
+
+
+def _stream(batches: Batches[B], training: Training) -> Generator[B]:
+    """The batches that the training has not seen."""
+    of_a_step, steps = training.config.accumulate, training.schedule.steps
+    end = ENDLESS if steps is None else steps * of_a_step
+    return reader_named(batches.prefetch(training.step * of_a_step, end))
+
+
+def _bar(training: Training, label: str | None) -> AbstractContextManager[Bar]:
+    """The bar of the first process; the others, and one without a label, show none."""
+    shown = label if training.fabric.is_global_zero else None
+    return bar_over(shown, total=training.schedule.steps or PARTS, done=_parts(training))
 
 
 def _write(training: Training, pace: "_Pace", bar: Bar, watch: Watch | None) -> None:
@@ -167,6 +173,23 @@ def _write(training: Training, pace: "_Pace", bar: Bar, watch: Watch | None) -> 
         bar.note(f"{speed['images_per_s']:.0f} images/s")
     if watch is not None and training.due(training.config.watch_every):
         training.look(watch)
+
+
+def _save(training: Training, *, asked: bool) -> None:
+    """Save where that is due after this step, or where any process was asked to stop.
+
+    Raises:
+        InterruptedRun: One was.
+    """
+    stop = training.agree(asked)
+    if stop or training.due(training.config.checkpoint_every):
+        training.save()
+    if stop:
+        of = "" if training.schedule.steps is None else f" of {training.schedule.steps}"
+        raise InterruptedRun(
+            f"stopped after step {training.step}{of}; the state is saved in {training.folder}. "
+            "Run the same command again to go on."
+        )
 
 
 @contextmanager
@@ -206,11 +229,3 @@ def _parts(training: Training) -> int:
 
 def _gpus(fabric: "Fabric") -> list[torch.device]:
     return [fabric.device] if fabric.device.type == "cuda" else []
-
-
-def _interrupted(training: Training, folder: Path | None) -> InterruptedRun:
-    of = "" if training.schedule.steps is None else f" of {training.schedule.steps}"
-    return InterruptedRun(
-        f"stopped after step {training.step}{of}; the state is saved in {folder}. "
-        "Run the same command again to go on."
-    )

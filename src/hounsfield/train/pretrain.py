@@ -1,7 +1,7 @@
 """From stores to a run: a backbone trained by a method, and all that is needed to go on."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hounsfield.augment.recipe import Recipe
 from hounsfield.augment.views import recipe
 from hounsfield.config import Config, overridden, parse, placed, read_toml
-from hounsfield.data.batches import Batch, Batches
+from hounsfield.data.batches import Batch, Batches, Pool
 from hounsfield.data.store import Store
 from hounsfield.data.window import ends_of
 from hounsfield.files import check_space, sweep
@@ -35,7 +35,7 @@ from hounsfield.train.papers import defaults
 from hounsfield.train.processes import launch
 from hounsfield.train.run_folder import CONFIG, RANDOM, Rows, Run
 from hounsfield.train.schedule import Budget, Schedule, steps_of
-from hounsfield.train.training import CHECKPOINTS, LoopConfig
+from hounsfield.train.training import CHECKPOINTS, LoopConfig, Watch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -189,44 +189,19 @@ def _work(
         ranks=machines.world_size,
     )
     check_stores = unchanged(store.path for store in batches.pool.stores)
-    views = _views(config)
-
-    def make_views(batch: Batch, generator: torch.Generator) -> list[Tensor]:
-        return views(batch.images, batch.is_hu, generator)
-
-    watcher = Watcher(
-        batches.pool,
-        size=config.image_size,
-        channels=config.channels,
-        window=config.window_hu(),
-        seed=config.seed,
-        device=machines.device,
-        alarms=config.loop.alarms,
-    )
-
-    def watch(model: nn.Module, line: Mapping[str, float]) -> Mapping[str, float]:
-        check_stores()
-        return watcher(model, line)
-
+    watch = _watch(config, batches.pool, machines.device, check_stores)
     method = build(config, corpus_size=len(batches.pool))
     if machines.world_size > 1:
         synchronise(method)
     if machines.is_global_zero:
         check_space(out, checkpoint.room(method) - checkpoint.taken(out / CHECKPOINTS))
         run_folder.claim(out, config, identity)
-    images = config.batch_size * config.loop.accumulate
     fitted = fit(
         method,
         batches=batches,
-        make_views=make_views,
+        make_views=_make_views(config),
         optimiser=config.optim,
-        schedule=Schedule(
-            steps=steps_of(config.budget, steps_per_epoch=len(batches.pool) / images),
-            seconds=None if config.budget.hours is None else 3600 * config.budget.hours,
-            warm_up=config.optim.warm_up,
-            start_factor=config.optim.start_factor,
-            final_factor=config.optim.final_factor,
-        ),
+        schedule=_schedule(config, slices=len(batches.pool)),
         seed=config.seed,
         config=config.loop,
         fabric=machines,
@@ -237,6 +212,43 @@ def _work(
     check_stores()
     if machines.is_global_zero:
         run_folder.leave(out, method, fitted, facts=_facts(config), on=machines)
+
+
+def _watch(
+    config: PretrainConfig, pool: Pool, device: torch.device, check_stores: Callable[[], None]
+) -> Watch:
+    """What looks at the method now and then: whether the stores are as they were, and it learns."""
+    watcher = Watcher(
+        pool,
+        size=config.image_size,
+        channels=config.channels,
+        window=config.window_hu(),
+        seed=config.seed,
+        device=device,
+        alarms=config.loop.alarms,
+    )
+
+    def watch(model: nn.Module, line: Mapping[str, float]) -> Mapping[str, float]:
+        check_stores()
+        return watcher(model, line)
+
+    return watch
+
+
+def _make_views(config: PretrainConfig) -> Callable[[Batch, torch.Generator], list[Tensor]]:
+    views = _views(config)
+    return lambda batch, chance: views(batch.images, batch.is_hu, chance)
+
+
+def _schedule(config: PretrainConfig, *, slices: int) -> Schedule:
+    images, budget, optim = config.batch_size * config.loop.accumulate, config.budget, config.optim
+    return Schedule(
+        steps=steps_of(budget, steps_per_epoch=slices / images),
+        seconds=None if budget.hours is None else 3600 * budget.hours,
+        warm_up=optim.warm_up,
+        start_factor=optim.start_factor,
+        final_factor=optim.final_factor,
+    )
 
 
 def build(config: PretrainConfig, *, corpus_size: int) -> Method:

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hounsfield.augment.views import recipe
+from hounsfield.augment.recipe import MEAN, STD
+from hounsfield.augment.views import plain_view
 from hounsfield.config import parse
 from hounsfield.data.batches import Pool
 from hounsfield.data.store import Store
@@ -91,10 +92,13 @@ def drawings(run: Path, pool: Pool, places: NDArray[np.int64], *, seed: int) -> 
     """
     model, config = _load(run)
     batch = pool.load(places)
-    plain = recipe(
-        "plain", size=config.image_size, channels=config.channels, window=config.window_hu()
+    images = plain_view(
+        batch.images,
+        batch.is_hu,
+        size=config.image_size,
+        channels=config.channels,
+        window=config.window_hu(),
     )
-    (images,) = plain(batch.images, batch.is_hu, torch.Generator())  # the recipe draws nothing
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "masks"))
         layout = model.draw_layout(images)
@@ -102,7 +106,7 @@ def drawings(run: Path, pool: Pool, places: NDArray[np.int64], *, seed: int) -> 
     side = model.backbone.stride
     patches = layout.hidden.view(-1, *layout.grid)
     hidden = patches.repeat_interleave(side, 1).repeat_interleave(side, 2).numpy()
-    whole, redrawn = (_grey(each[:, 0] * plain.std[0] + plain.mean[0]) for each in (images, drawn))
+    whole, redrawn = (_grey(each[:, 0] * STD + MEAN) for each in (images, drawn))
     return Drawings(whole, redrawn, hidden)
 
 
