@@ -11,8 +11,8 @@ from hounsfield.errors import LabelError, LeakError
 KEYS = Keys(b"k" * 32)
 
 
-def table(folder: Path, text: str) -> Path:
-    (folder / "labels.csv").write_text(text)
+def table(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    (folder / "labels.csv").write_text(text, encoding=encoding)
     return folder / "labels.csv"
 
 
@@ -96,6 +96,30 @@ def test_columns_become_numbers_where_all_of_their_cells_are(tmp_path: Path) -> 
     assert labels.table["real"].to_list() == [0.5, 3.0]
     assert labels.table["words"].to_list() == ["a", "4"]
     assert labels.table["gaps"].to_list() == [None, 7]
+
+
+def test_a_table_of_excel_may_have_semicolons_decimal_commas_and_blank_rows(tmp_path: Path) -> None:
+    text = "patient;z_mm;Größe;Befund\r\n1,5;-2,25;0,5;klein, alt\r\n;;;\r\n8;3;12;\r\n;;;\r\n"
+    labels = read_labels(table(tmp_path, text, "utf-8-sig"))
+    assert labels.table.to_dict(as_series=False) == {
+        "row": [0, 2],
+        "patient": ["1,5", "8"],
+        "z_mm": ["-2.25", "3"],
+        "Größe": [0.5, 12.0],
+        "Befund": ["klein, alt", None],
+    }
+
+
+def test_a_table_with_commas_keeps_those_within_its_cells(tmp_path: Path) -> None:
+    labels = read_labels(table(tmp_path, 'patient,size\n8,"1,5"\n'))
+    assert labels.table["size"].to_list() == ["1,5"]
+
+
+@pytest.mark.parametrize("text", ["patient,läsion\n8,1\n", "patient,lesion\n8,größer\n"])
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path, text: str, encoding: str) -> None:
+    with pytest.raises(LabelError, match="is not UTF-8"):
+        read_labels(table(tmp_path, text, encoding))
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,9 @@ def read_labels(path: Path) -> Labels:
     form = next((form for form in FORMS if set(form) <= set(text.columns)), None)
     if form is None:
         allowed = "; ".join(" + ".join(form) for form in FORMS)
-        mend = "Save it with commas." if ";" in text.columns[0] else "Rename its columns."
         raise LabelError(
             f"{path} has the columns {', '.join(text.columns)}; slices are named by one of: "
-            f"{allowed}. {mend}"
+            f"{allowed}. Rename its columns."
         )
     known = {*form, "patient", "study", "series", *_POSITIONS, "split"}
     names = tuple(name for name in text.columns if name not in known)
@@ -91,7 +90,8 @@ def read_labels(path: Path) -> Labels:
     _check_splits(path, text)
     if form == ("file",):
         text = text.with_columns(pl.col("file").map_elements(_as_path, return_dtype=pl.String))
-    twice = text.with_row_index("row", 1).group_by(form, maintain_order=True).agg("row")
+    named = text.with_row_index("row", 1).drop_nulls(form)
+    twice = named.group_by(form, maintain_order=True).agg("row")
     twice = twice.filter(pl.col("row").list.len() > 1)
     if len(twice):
         raise LabelError(
@@ -105,6 +105,7 @@ def read_labels(path: Path) -> Labels:
         *(["split"] if has_split else []),
         *(typed(text[name]) for name in names),
     )
+    table = table.filter(~pl.all_horizontal(pl.exclude("row").is_null()))  # as Excel appends them
     return Labels(path, form, table, names, has_split)
 
 
@@ -242,16 +243,30 @@ def _read_text(path: Path) -> pl.DataFrame:
                 )
             table = pl.read_parquet(path).cast(pl.String)
         else:
-            table = pl.read_csv(path, infer_schema=False)
+            table = _read_csv(path)
     except FileNotFoundError:
         raise LabelError(f"there is no label file at {path}. Give a CSV or Parquet file.") from None
-    except (OSError, pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise LabelError(f"{path} is not UTF-8. Save it as CSV in UTF-8.") from None
+    except (OSError, pl.exceptions.PolarsError) as error:
         raise LabelError(f"{path} cannot be read as a table: {first_line(error)}.") from None
     if not len(table):
         raise LabelError(f"{path} has no rows.")
     blank = pl.all().str.strip_chars() == ""
     table = table.select(pl.when(~blank).then(pl.all()))
     return table.rename({name: name.strip() for name in table.columns})
+
+
+def _read_csv(path: Path) -> pl.DataFrame:
+    """Cells parted by commas, or as Excel does where the comma is decimal, or by tabs."""
+    raw = path.read_bytes()
+    header = raw.decode().partition("\n")[0]
+    separator = max(",;\t", key=header.count)
+    table = pl.read_csv(raw, infer_schema=False, separator=separator)
+    if separator == ",":
+        return table
+    values = pl.exclude("file", "series", "patient")
+    return table.with_columns(values.str.replace(r"^\s*([+-]?\d+),(\d+)\s*$", "$1.$2"))
 
 
 def _check_splits(path: Path, text: pl.DataFrame) -> None:
