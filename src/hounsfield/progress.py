@@ -15,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 LINE_EVERY_S = 10.0
 _listener: Callable[[str], None] | None = None  # who hears this process's lines
@@ -44,14 +45,17 @@ def bar(label: str, *, total: int, done: int = 0) -> Iterator[Bar]:
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        # What the others leave of the line is the note's: it is cut, never the numbers.
+        TextColumn(
+            "{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        ),
     )
-    with Progress(*columns, console=console, transient=False) as progress:
+    with Progress(*columns, console=console, expand=True) as progress:
         yield _Rich(progress, label, total, done)
 
 
