@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+from multiprocessing import Pipe
 from types import SimpleNamespace
 
 import numpy as np
@@ -300,6 +301,19 @@ def test_all_processes_are_told_to_end_before_one_is_waited_for():
 
     parallel._dismiss([hand(1), hand(2)])
     assert calls == [("end", 1), ("end", 2), ("wait", 1), ("wait", 2)]
+
+
+def test_a_process_that_dies_over_work_that_it_has_not_read_has_died_like_any_other():
+    """Its end of the pipe is reset then, not closed."""
+    hand = object.__new__(parallel._Hand)
+    hand.pipe, far = Pipe()
+    hand.process = SimpleNamespace(join=lambda: None, exitcode=-signal.SIGKILL)
+    hand.give(SimpleNamespace(hash="a cell"))
+    far.close()
+    hand.give(None)
+    said = "its process died (signal SIGKILL); if memory ran out, use fewer --jobs"
+    assert hand.listen() == parallel.Died(said)
+    hand.pipe.close()
 
 
 @pytest.mark.parametrize(("device", "beside"), [("cpu", 4), ("cuda", 1)])

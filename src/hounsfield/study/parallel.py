@@ -2,13 +2,14 @@
 
 import signal
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,6 +30,13 @@ class Said:
     """A line that a process would have put on its standard error."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Died:
+    """The last word of a process, which another says for it."""
+
+    how: str
 
 
 def one_by_one(plan: Plan, folder: Path, parts: Sequence[Part]) -> Generator[Ended, None, None]:
@@ -60,46 +68,48 @@ def side_by_side(
     """
     waiting = deque(parts)
     jobs = min(jobs, len(parts))
-    hired: list[_Hand] = []
+    hands: list[_Hand] = []
+
+    def hire() -> None:
+        hands.append(_Hand(plan, folder, threads=max(1, torch.get_num_threads() // jobs)))
+
     with ExitStack() as stack:
-        stack.callback(_dismiss, hired)
-        hands: dict[Connection, _Hand] = {}
-
-        def hire() -> None:
-            hand = _Hand(plan, folder, threads=max(1, torch.get_num_threads() // jobs))
-            hired.append(hand)
-            hands[hand.pipe] = hand
-
+        stack.callback(_dismiss, hands)
         for _ in range(jobs):
             hire()
-        while hands:
-            for pipe in wait(list(hands)):
-                hand = hands[pipe]  # type: ignore[index]
-                try:
-                    word = hand.pipe.recv()
-                except EOFError:
-                    del hands[hand.pipe]
-                    if hand.part is not None:
-                        yield give_up(
-                            hand.part, plan, folder,
-                            reason=hand.obituary(), exit_code=WorkerError.exit_code,
-                        )  # fmt: skip
-                        if waiting:
-                            hire()
-                    continue
-                if isinstance(word, Said):
-                    bar.say(word.text)
-                    continue
-                if isinstance(word, DiskError):
-                    raise word
+        for hand, word in _words(hands):
+            if isinstance(word, Said):
+                bar.say(word.text)
+            elif isinstance(word, DiskError):
+                raise word
+            elif not isinstance(word, Died):
                 if isinstance(word, Ended):
                     yield word
                 hand.give(waiting.popleft() if waiting else None)
+            elif hand.part is not None:
+                yield give_up(
+                    hand.part, plan, folder, reason=word.how, exit_code=WorkerError.exit_code
+                )
+                if waiting:
+                    hire()
     if waiting:
         raise WorkerError(
             f"the processes died before they began; not run: {plural(len(waiting), 'part')} of the "
             "study. Look for the cause above, or run the same command again with --jobs 1."
         )
+
+
+def _words(hands: Sequence["_Hand"]) -> Iterator[tuple["_Hand", Any]]:
+    """What the processes say, as it comes, until all have ended; more may join them meanwhile."""
+    ended: set[Connection] = set()
+    while there := [hand for hand in hands if hand.pipe not in ended]:
+        speaking = wait([hand.pipe for hand in there])
+        for hand in there:
+            if hand.pipe in speaking:
+                word = hand.listen()
+                if isinstance(word, Died):
+                    ended.add(hand.pipe)
+                yield hand, word
 
 
 class _Hand:
@@ -117,14 +127,17 @@ class _Hand:
 
     def give(self, part: Part | None) -> None:
         self.part = part
-        with suppress(BrokenPipeError):  # it has died; the next word from it is the end of file
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has died; its last word says so
             self.pipe.send(None if part is None else part.hash)
 
-    def obituary(self) -> str:
-        self.process.join()
+    def listen(self) -> Any:
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionResetError):  # a reset: it left what it was given unread
+            self.process.join()
         code = self.process.exitcode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"its process died ({how}); if memory ran out, use fewer --jobs"
+        return Died(f"its process died ({how}); if memory ran out, use fewer --jobs")
 
 
 def _dismiss(hands: Sequence[_Hand]) -> None:
