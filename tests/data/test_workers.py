@@ -1,8 +1,14 @@
+import os
+import subprocess
+import sys
 from collections import deque
+from pathlib import Path
 
 import pytest
+from ct_files import picture, save, slice_of
 from deadly import die_at_once, double
 
+import hounsfield
 from hounsfield.data.workers import Death, Staff, _Slate
 from hounsfield.errors import WorkerError
 
@@ -55,3 +61,28 @@ def test_workers_that_die_before_they_begin_end_the_run() -> None:
 
     with Staff(1) as staff, pytest.raises(WorkerError, match="exit code 7"):
         insist(staff)
+
+
+SCRIPT = """
+from pathlib import Path
+from hounsfield.data.ingest import ingest
+ingest([Path("scans")], Path("store"), keep_ids=True)
+"""
+
+
+def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path: Path) -> None:
+    save(slice_of(picture()), tmp_path / "scans" / "1.dcm")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(hounsfield.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == (
+        "hounsfield.errors.WorkerError: worker processes die before they read a file (its reader "
+        'died (exit code 1)). In a script, work stands below `if __name__ == "__main__":`, because '
+        "every process that it starts imports it."
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from hounsfield.children import die_with_parent
+from hounsfield.children import GUARD, die_with_parent
 from hounsfield.data.refusal import Announce
 from hounsfield.errors import HounsfieldError, WorkerError
 
@@ -113,9 +113,11 @@ class Staff:
                         self._staff.remove(worker)
                     deaths = 0 if outcome.file else deaths + 1
                     if deaths >= TRIES_BEFORE_A_FILE:
+                        failed = (worker.process.exitcode or 0) > 0  # it was not killed
+                        mend = GUARD if failed else "Free memory or give fewer --workers."
                         raise WorkerError(
                             f"worker processes die before they read a file ({outcome.reason}). "
-                            "Free memory or give fewer --workers."
+                            f"{mend}"
                         )
                 yield task, outcome
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hounsfield.children import die_with_parent
+from hounsfield.children import GUARD, die_with_parent
 from hounsfield.errors import DiskError, InterruptedRun, WorkerError
 from hounsfield.progress import Bar, lines_to
 from hounsfield.study.cell_folder import Ended, give_up
@@ -95,7 +95,7 @@ def side_by_side(
     if waiting:
         raise WorkerError(
             f"the processes died before they began; not run: {plural(len(waiting), 'part')} of the "
-            "study. Look for the cause above, or run the same command again with --jobs 1."
+            f"study. {GUARD} Else look for the cause above, or run it again with --jobs 1."
         )
 
 
