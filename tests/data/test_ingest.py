@@ -525,6 +525,21 @@ def test_labels_that_only_the_pixels_refute_cost_no_second_conversion(
     assert not list(tmp_path.glob(".store*"))
 
 
+def test_labels_of_whole_files_come_with_the_hint_to_judge_by_series(tmp_path: Path) -> None:
+    for number in range(2):
+        hu = np.stack([picture(2 * number), picture(2 * number + 1)])
+        scan = nibabel.Nifti1Image(hu.transpose(2, 1, 0), np.diag([-1.0, -1.0, 5.0, 1.0]))
+        nibabel.save(scan, tmp_path / f"{number}.nii")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,bleed\n0.nii,0\n1.nii,1\n")
+    flow = ingest([tmp_path], tmp_path / "store", labels=labels, size=16)
+    assert (
+        "  labels are by file: every slice of a file bears the label, whatever it shows. Judge by "
+        'series: level = "series" in the task'
+    ) in flow_lines(flow)
+    assert Store.open(tmp_path / "store").index.group_by("series").len()["len"].to_list() == [2, 2]
+
+
 def test_a_column_of_classes_needs_a_name_of_its_own(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'patient' is a column of every store"):
         ingest([archive], tmp_path / "store", class_folders="patient")

@@ -45,8 +45,8 @@ class Flow:
         slices, series, patients: What the store holds now.
         new: Slices that this ingest added.
         labelled: Slices of the store with a value in any label column.
-        labels_by: Whose slices, all of them, a row of the label table labels: a patient's or a
-            series'; empty where it labels files or slices.
+        labels_by: Whose slices, all of them, a row of the label table labels: a patient's, a
+            series' or a file's; empty where it labels slices.
         unmatched: Rows of the label table that match no slice; 1 is the first below the header.
         notes: What is odd about series that went in.
         refusals: Every file that did not go in, and every frame.
@@ -229,12 +229,19 @@ def _flow(
         patients=index["patient"].n_unique(),
         new=len(slices),
         labelled=_labelled(index.select(labels)),
-        labels_by=table.form[0] if table and table.is_of_whole and table.names else "",
+        labels_by=_labels_by(slices, table),
         unmatched=unmatched,
         notes=tuple(notes),
         refusals=tuple(refusals),
         listing=listing,
     )
+
+
+def _labels_by(slices: pl.DataFrame, table: Labels | None) -> str:
+    if table is None or not table.names:
+        return ""
+    many = bool(slices["row"].drop_nulls().is_duplicated().any())  # in a file, where it names files
+    return table.form[0] if table.is_of_whole or (table.form == ("file",) and many) else ""
 
 
 def _labelled(labels: pl.DataFrame) -> int:

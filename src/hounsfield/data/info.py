@@ -132,9 +132,10 @@ def flow_lines(flow: Flow) -> Iterator[str]:
         f"{flow.labelled:,} with a label"
     )
     if flow.labels_by:
+        level = "series" if flow.labels_by == "file" else flow.labels_by
         yield (
             f"  labels are by {flow.labels_by}: every slice of a {flow.labels_by} bears the label, "
-            f'whatever it shows. Judge by {flow.labels_by}: level = "{flow.labels_by}" in the task'
+            f'whatever it shows. Judge by {level}: level = "{level}" in the task'
         )
     for note in flow.notes[:_SHOWN]:
         yield f"  {note}"
