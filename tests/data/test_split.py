@@ -11,6 +11,7 @@ from hounsfield.data import split as sp
 from hounsfield.errors import LabelError, LeakError
 from hounsfield.seeding import stream
 
+CLASSES = ("none", "bleed", "fracture")
 CLASS_SETS = st.sampled_from([frozenset({0}), frozenset({0, 1}), frozenset({1}), frozenset({2, 0})])
 CARRIED = st.lists(CLASS_SETS, min_size=1, max_size=60).map(
     lambda sets: {f"p{number:02d}": classes for number, classes in enumerate(sets)}
@@ -73,10 +74,11 @@ def test_repeats_draw_different_patients():
 def test_folds_part_the_patients_evenly_and_by_stratum(carried, count, seed):
     holders = Counter(label for classes in carried.values() for label in classes)
     if min(holders.values()) < count:
-        with pytest.raises(LabelError, match="folds need one each"):
-            sp.folds(carried, count=count, stream=stream(seed, "folds"))
+        scarce = min(label for label in holders if holders[label] < count)
+        with pytest.raises(LabelError, match=f"class '{CLASSES[scarce]}' has {holders[scarce]} "):
+            sp.folds(carried, count=count, classes=CLASSES, stream=stream(seed, "folds"))
         return
-    splits = sp.folds(carried, count=count, stream=stream(seed, "folds"))
+    splits = sp.folds(carried, count=count, classes=CLASSES, stream=stream(seed, "folds"))
     tested = [patient for split in splits for patient in split.test]
     assert sorted(tested) == sorted(carried)
     assert all({*split.train, *split.test} == set(carried) for split in splits)

@@ -107,21 +107,29 @@ def hold_out(split: Split, carried: Strata, *, share: float, stream: np.random.G
     return Split(train, tuple(sorted({*split.val, *chosen})), split.test)
 
 
-def folds(carried: Strata, *, count: int, stream: np.random.Generator) -> list[Split]:
+def folds(
+    carried: Strata, *, count: int, classes: Sequence[str], stream: np.random.Generator
+) -> list[Split]:
     """`count` splits whose test sets part the patients; sizes and strata differ by one at most.
 
     Validation is empty: take it out of the training patients with `hold_out`.
+
+    Args:
+        carried: Of the patients.
+        count: Of the folds.
+        classes: Their names, for messages.
+        stream: Of chance.
 
     Raises:
         LabelError: A class has fewer patients than there are folds.
     """
     for label in sorted(frozenset().union(*carried.values())):
-        holders = sum(label in classes for classes in carried.values())
+        holders = sum(label in those for those in carried.values())
         if holders < count:
             fewer = f"Set `folds` to {holders}, or use" if holders > 1 else "Use"
             raise LabelError(
-                f"class {label} has {plural(holders, 'patient')} and {count} folds need one each. "
-                f"{fewer} a fixed split."
+                f"class {classes[label]!r} has {plural(holders, 'patient')}, and {count} folds "
+                f"need one each. {fewer} a fixed split."
             )
     fold_of: dict[str, int] = {}
     for members in _shuffled_strata(carried, stream):

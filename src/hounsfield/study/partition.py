@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hounsfield.data import split as sp
 from hounsfield.data.split import Split, Strata
-from hounsfield.errors import ConfigError, LabelError
+from hounsfield.errors import ConfigError, LabelError, LeakError
 from hounsfield.seeding import stream
 from hounsfield.study.config import StudyConfig
 from hounsfield.study.task import Task
@@ -34,17 +34,16 @@ def splits_of(task: Task, config: StudyConfig) -> Iterator[tuple[tuple[str, int]
         LabelError: A class is not judged, or has fewer patients than there are folds.
         LeakError: A patient stands in two parts.
     """
-    carried = task.strata()
-    if not config.folds:
-        bare = [task.given_split()]
-    elif task.external is not None:
+    if config.folds and task.external is not None:
         raise ConfigError(
             f"task {task.name!r} has an external test store and the study has folds; "
             "use one of the two."
         )
-    else:
-        chance = stream(config.seed, "folds", task.name)
-        bare = sp.folds(carried, count=config.folds, stream=chance)
+    carried = task.strata()
+    try:
+        bare = _folds(task, carried, config) if config.folds else [task.given_split()]
+    except (LabelError, LeakError) as error:
+        raise type(error)(f"task {task.name!r}: {error}") from None
     for fold, split in enumerate(bare):
         if not split.val and config.val_share:
             chance = stream(config.seed, "validation", task.name, fold)
@@ -53,13 +52,18 @@ def splits_of(task: Task, config: StudyConfig) -> Iterator[tuple[tuple[str, int]
         yield (task.name, fold), split
 
 
+def _folds(task: Task, carried: Strata, config: StudyConfig) -> list[Split]:
+    chance = stream(config.seed, "folds", task.name)
+    return sp.folds(carried, count=config.folds, classes=task.classes, stream=chance)
+
+
 def _check_test(task: Task, split: Split) -> None:
     labels = set(task.images["label"].to_numpy()[task.rows(split.test)].tolist())
-    missing = [name for label, name in enumerate(task.classes) if label not in labels]
+    missing = [repr(name) for label, name in enumerate(task.classes) if label not in labels]
     if missing:
         raise LabelError(
-            f"task {task.name!r}: no test patient carries {', '.join(missing)}; every class must "
-            "be judged. Move patients to test, or set `folds`."
+            f"task {task.name!r}: no test patient carries class {', '.join(missing)}; every class "
+            "must be judged. Move patients to test, or set `folds`."
         )
 
 
