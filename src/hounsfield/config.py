@@ -93,8 +93,16 @@ def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
     return values
 
 
-def parse(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
-    """The configuration of `kind` from plain values; `where` names their source in errors.
+def parse(
+    kind: type[C], values: Mapping[str, Any], *, where: str, unsaid: Sequence[str] = ()
+) -> C:
+    """The configuration of `kind` from plain values.
+
+    Args:
+        kind: The configuration class to fill.
+        values: Key -> value.
+        where: Their source, for errors.
+        unsaid: Keys that an error does not offer: the caller decides them.
 
     Raises:
         ConfigError: A key or a value is not allowed.
@@ -102,7 +110,7 @@ def parse(kind: type[C], values: Mapping[str, Any], *, where: str) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        faults = [_explain(kind, detail) for detail in error.errors()]
+        faults = [_explain(kind, detail, unsaid) for detail in error.errors()]
         more = len(faults) - FAULTS_SHOWN
         rest = [f"and {more} more"] if more > 0 else []
         raise ConfigError(f"{where}: {'; '.join(faults[:FAULTS_SHOWN] + rest)}") from None
@@ -124,12 +132,12 @@ def _set(values: dict[str, Any], override: str) -> None:
         values[last] = text
 
 
-def _explain(kind: type[BaseModel], detail: ErrorDetails) -> str:
+def _explain(kind: type[BaseModel], detail: ErrorDetails, unsaid: Sequence[str]) -> str:
     place = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         *tables, key = map(str, detail["loc"])
         table = ".".join(tables)
-        told = one_of("key", key, _keys_at(kind, detail["loc"][:-1]))
+        told = one_of("key", key, _keys_at(kind, detail["loc"][:-1]) - set(unsaid))
         return told.replace(f"{key!r}.", f"{key!r} in {table}.", 1) if table else told
     if detail["type"] == "missing":
         return f"{place} is missing. Add it."
@@ -139,7 +147,7 @@ def _explain(kind: type[BaseModel], detail: ErrorDetails) -> str:
     return f"{place} = {detail['input']!r} is not allowed: {message}"
 
 
-def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
     """The keys of the table at `location`, found by walking the model's own types."""
     models: list[type[BaseModel]] = [kind]
     for part in location:
@@ -154,7 +162,7 @@ def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str
                 else [model]  # a union's tag or a map's key: stay
             )
         ]
-    return sorted({name for model in models for name in model.model_fields})
+    return {name for model in models for name in model.model_fields}
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -235,7 +235,7 @@ def test_a_run_without_stochastic_depth_is_one_from_before_there_was_any(store, 
     assert before["identity"].get("drop_path") is None
     assert before["config"].pop("drop_path") == 0.0
     assert parse(PretrainConfig, before["config"], where="config.json") == config(store)
-    with pytest.raises(OutputError, match=r"drop_path \(None there, 0\.1 now\)"):
+    with pytest.raises(OutputError, match=r"drop_path \(0\.0 there, 0\.1 now\)"):
         pretrain(config(store, drop_path=0.1), tmp_path / "run")
 
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,7 +11,7 @@ from hounsfield.data.store_writer import write_store
 from hounsfield.errors import ConfigError, WeightsError
 from hounsfield.seeding import stream
 from hounsfield.train.pretrain import PretrainConfig, pretrain
-from hounsfield.train.reconstruct import GAP, HIDDEN, reconstruct
+from hounsfield.train.reconstruct import GAP, HIDDEN, _load, reconstruct
 
 SIZE = 96
 
@@ -80,3 +82,12 @@ def test_a_run_of_a_method_that_draws_nothing_is_refused(store, tmp_path):
 def test_a_folder_without_a_run_is_refused(store, tmp_path):
     with pytest.raises(WeightsError, match=r"no run at .*nowhere\. Give the folder"):
         reconstruct(tmp_path / "nowhere", store, tmp_path / "picture.png")
+
+
+def test_an_old_run_with_the_papers_settings_is_read_as_it_was_trained(store, tmp_path):
+    run = pretrain(config(store, "spark"), tmp_path / "run").folder
+    told = json.loads((run / "config.json").read_bytes())
+    told["config"]["settings"] = "paper"  # which fills in 0.05 where nothing is said
+    del told["config"]["drop_path"]
+    (run / "config.json").write_text(json.dumps(told))
+    assert _load(run)[1].drop_path == 0.0

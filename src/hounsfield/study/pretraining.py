@@ -17,7 +17,7 @@ from hounsfield.study.hashes import hash_of
 from hounsfield.study.partition import Splits
 from hounsfield.study.task import Task
 from hounsfield.train.pretrain import PretrainConfig, build
-from hounsfield.train.run_folder import FREE
+from hounsfield.train.run_folder import FREE, UNSAID
 from hounsfield.train.training import LoopConfig
 
 RECIPE = 1  # counts changes of this code that change a result: what it made before is made anew
@@ -124,7 +124,7 @@ def _parsed(
         **given,
         "stores": [str(stores[store]) for store in used],
     }
-    parsed = parse(PretrainConfig, settings, where=f"pretrain.{name}")
+    parsed = parse(PretrainConfig, settings, where=f"pretrain.{name}", unsaid=["leave_out"])
     try:
         build(parsed, corpus_size=1)
     except ConfigError as error:
@@ -136,8 +136,9 @@ def _decides(config: PretrainConfig, init: str | None) -> dict[str, Any]:
     """All settings that a pre-training's hash covers."""
     decides = config.model_dump(mode="json", exclude={"stores", "device"})
     decides["loop"] |= {name: LoopConfig.model_fields[name].default for name in FREE}
-    if not config.drop_path:  # a pre-training from before there was this setting keeps its name
-        del decides["drop_path"]
+    for key, before in UNSAID.items():  # a pre-training from before there was this keeps its name
+        if decides[key] == before:
+            del decides[key]
     if init is not None:
         decides["init"] = init  # what is in it, wherever it lies
     return decides

@@ -21,6 +21,7 @@ from hounsfield.methods.spark import SparK
 from hounsfield.seeding import seed_of, stream
 from hounsfield.train.checkpoint import newest
 from hounsfield.train.pretrain import CONFIG, PretrainConfig, build
+from hounsfield.train.run_folder import UNSAID
 from hounsfield.train.training import CHECKPOINTS
 
 HIDDEN = (70, 90, 140)  # a blue that no slice has
@@ -136,7 +137,7 @@ def _load(run: Path) -> tuple[SparK, PretrainConfig]:
         facts = json.loads((run / CONFIG).read_bytes())
     except FileNotFoundError:
         raise WeightsError(f"no run at {run}. Give the folder that `pretrain` wrote.") from None
-    config = parse(PretrainConfig, facts["config"], where=str(run / CONFIG))
+    config = parse(PretrainConfig, {**UNSAID, **facts["config"]}, where=str(run / CONFIG))
     if not draws(config.method):
         raise ConfigError(
             f"{run} is a run of {config.method!r}, which draws nothing. Give a run of "

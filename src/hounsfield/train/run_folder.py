@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CONFIG, RUN, ENCODER = "config.json", "run.json", "encoder.safetensors"
 FREE = ("tensorboard", "checkpoint_every", "alarms")  # of the loop's settings: they do not decide
+UNSAID = {"drop_path": 0.0}  # what a run was trained with whose `config.json` does not say
 RANDOM = "random"  # the start of a pre-training from nothing
 Rows = Mapping[str, NDArray[np.int64]]
 
@@ -61,8 +62,9 @@ def identity(config: Config, stores: Mapping[str, Store], chosen: Rows) -> dict[
         del values[free]
     for free in FREE:
         del values["loop"][free]
-    if not values["drop_path"]:  # runs from before there was this setting go on
-        del values["drop_path"]
+    for name, before in UNSAID.items():  # runs from before there was this setting go on
+        if values[name] == before:
+            del values[name]
     if values["init"] != RANDOM:  # what is in it, wherever it lies
         values["init"] = find(values["init"], backbone=values["backbone"])[0].sha256
     seen = [
@@ -86,7 +88,7 @@ def refuse_others(out: Path, identity: Mapping[str, Any]) -> None:
     file = out / CONFIG
     if file.exists():
         before = json.loads(file.read_bytes())["identity"]
-        changed = sorted(_differences(before, identity))
+        changed = sorted(_differences({**UNSAID, **before}, {**UNSAID, **identity}))
         if changed:
             raise OutputError(
                 f"{out} holds a run of another configuration; it differs in {'; '.join(changed)}. "
