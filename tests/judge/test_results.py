@@ -166,6 +166,28 @@ def test_one_repeat_says_what_it_does_not_measure(tmp_path, fake_study):
     assert found["low"].null_count() == 0
 
 
+def test_a_study_of_one_fraction_is_judged_by_its_level_alone(tmp_path, fake_study):
+    found = judge(fake_study(fractions=(0.1,)).write(tmp_path / "s"))
+    assert set(found.table["kind"]) == {"level", "difference"}
+    assert [verdict.kind for verdict in found.verdicts] == ["better"]
+
+
+def test_nothing_drops_from_the_largest_fraction(tmp_path, fake_study):
+    folder = fake_study(primary={"fraction": 1.0}).write(tmp_path / "s")
+    assert [verdict.kind for verdict in judge(folder).verdicts] == ["better"]
+
+
+def test_a_task_of_series_is_judged_by_series(tmp_path, fake_study, plain):
+    folder = fake_study(primary={"level": "series"}).write(tmp_path / "s")
+    facts = json.loads((folder / "study.json").read_text())
+    facts["tasks"]["bleed"]["level"] = "series"
+    (folder / "study.json").write_text(json.dumps(facts))
+    found, (_, by_slice) = judge(folder), plain
+    named = pl.col("level").replace({"slice": "series"})  # the numbers are of the same rows
+    assert found.table.equals(by_slice.table.with_columns(named))
+    assert [one.verdict for one in found.verdicts] == [one.verdict for one in by_slice.verdicts]
+
+
 def test_a_perfect_arm_gets_the_rule_of_three_and_never_an_interval_of_ones(tmp_path, fake_study):
     skill = {("spark", fraction): 100.0 for fraction in (1.0, 0.25, 0.1)}
     table = judge(fake_study(skill=skill).write(tmp_path / "s")).table

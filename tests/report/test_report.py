@@ -4,32 +4,39 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import polars as pl
 import pytest
 from fake_study import FakeTask, fake_study
+from rich.console import Console
 
 from hounsfield.errors import InputError
 from hounsfield.lock import held
-from hounsfield.report import make, words
+from hounsfield.report import latex, make, words
 from hounsfield.report.checklist import ITEMS, checklist
-from hounsfield.report.make import report
+from hounsfield.report.make import page_of, report
+from hounsfield.report.methods import methods
 from hounsfield.report.parts import differences
 from hounsfield.report.parts.answer import answer
 from hounsfield.report.parts.curves import curve
 from hounsfield.report.parts.data import leaks
 from hounsfield.report.parts.limits import limits
+from hounsfield.report.parts.protocol import sentences
 from hounsfield.report.parts.provenance import facts
 from hounsfield.report.points import both_ways, points
-from hounsfield.report.study_folder import read
+from hounsfield.report.study_folder import Study, read
 from hounsfield.report.style import file_style, page_style
+from hounsfield.report.table import show
 
 REPORT = """
 import sys
 from pathlib import Path
-from hounsfield.report.make import report
+from hounsfield.report.make import page_of, report
+from hounsfield.report.methods import methods
 report(Path(sys.argv[1]))
 heavy = {"torch", "timm", "torchvision", "lightning_fabric"} & set(sys.modules)
 assert not heavy, heavy
@@ -182,6 +189,50 @@ def test_a_report_says_the_answer_of_its_page(tmp_path: Path) -> None:
     folder = fake_study(tmp_path / "study", rich=False)
     made = report(folder)
     assert list(made.answer) == answer(read(folder))
+
+
+def test_the_page_counts_the_networks_of_an_earlier_step_than_the_last(tmp_path: Path) -> None:
+    study = read(fake_study(tmp_path / "s", judged=False))
+    taken = {"scratch": 200, "spark": 120, "moco_v2": 199}  # of 200; a control has no steps
+    cells = [
+        replace(cell, facts={**cell.facts, "chosen_step": taken.get(cell.arm)})
+        for cell in study.cells
+    ]
+    each = 2 * 3 * 3  # tasks, fractions, repeats
+    said = f"an earlier step than the last in {2 * each} of {3 * each} trainings. Whether a "
+    assert said in " ".join(sentences(replace(study, cells=cells)))
+    assert "earlier step" not in " ".join(sentences(study))
+
+
+def told_by(study: Study) -> Iterator[str]:
+    """All that a report of a study says in words, a text a place."""
+    yield " ".join(answer(study))
+    yield re.sub(r"<script.*?</script>", "", page_of(study), flags=re.DOTALL)
+    yield methods(study, [])
+    yield latex.wide(study)
+    yield latex.long(study, "level")
+    console = Console(file=StringIO(), width=300)
+    show(study, console)
+    yield console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_study_of_one_fraction_speaks_of_no_drop(tmp_path: Path) -> None:
+    one = read(fake_study(tmp_path / "s", fractions=(1.0,)))
+    assert len(answer(one)) == 1
+    for told in told_by(one):
+        assert re.findall("robust|Drops|drop in|of drops|Label curves|Nested", told) == []
+    assert "so nothing is said of what is lost with fewer" in page_of(one)
+
+
+def test_a_task_of_series_is_told_by_series(tmp_path: Path) -> None:
+    task = FakeTask("bleed", ("no bleed", "bleed"), level="series")
+    folder = fake_study(tmp_path / "s", tasks=(task,))
+    for told in told_by(read(folder)):
+        assert "by slice" not in told
+    first, *_, last = told_by(read(folder))
+    assert "by series on bleed" in first
+    rows = pl.read_parquet(next(folder.glob("cells/*/scores.parquet"))).filter(split="test")
+    assert f"16 test patients (8 with the rarest class), {len(rows)} series, 3 repeats" in last
 
 
 def test_limits_name_what_failed_is_unfinished_or_absent(tmp_path: Path) -> None:

@@ -191,21 +191,26 @@ def test_a_task_of_patients_labels_that_is_judged_by_slice_is_told(study, task, 
 
 
 @pytest.mark.parametrize(
-    ("said", "level"), [({}, "patient"), ({"level": "slice"}, "slice"), ({"task": "a"}, "slice")]
+    ("task", "level"),
+    [({}, "slice"), ({"level": "series"}, "series"), ({"level": "patient"}, "patient")],
 )
-def test_the_question_is_about_patients_where_its_task_is(study, said, level):
-    tasks = {
-        "kind": {"store": "ct", "label": "kind", "level": "patient"},
-        "a": {"store": "ct", "label": "lesion"},
-    }
+@pytest.mark.parametrize("said", [{}, {"level": "patient"}])
+def test_the_question_is_asked_as_its_task_is_judged(study, task, level, said):
+    tasks = {"kind": {"store": "ct", "label": "kind", **task}}
     primary = {"arm": "histogram", "baseline": "scratch", **said}
     asked = study(tasks=tasks, arms=["scratch", "histogram"], primary=primary)
-    assert plan(asked).primary.level == level
+    assert plan(asked).primary.level == said.get("level", level)
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
+        (
+            {"folds": 11, "tasks": {"x": {"store": "ct", "label": "kind"}}},
+            LabelError,
+            "^task 'x': class 'sick' has 10 patients, and 11 folds need one each. Set `folds` to "
+            "10, or use a fixed split.$",
+        ),
         ({"image_size": 40}, ConfigError, r"40 is not a multiple of 32, .* Use 32 or 64\."),
         ({"backbone": "resnet10_tin"}, ConfigError, "Did you mean 'resnet10_tiny'"),
         ({"fractions": [1.0, 0.03]}, LabelError, "fraction 0.03 is 0 of 13 training patients"),
@@ -236,7 +241,12 @@ def test_the_question_is_about_patients_where_its_task_is(study, said, level):
             ConfigError,
             "'max_odds' takes the highest odds of the second of two classes, and 'share' has 6",
         ),
-        ({"arms": ["spark"], "pretrain": {"spark": {"stps": 1}}}, ConfigError, "stps"),
+        (
+            {"arms": ["spark"], "pretrain": {"spark": {"stps": 1}}},
+            ConfigError,
+            r"^pretrain\.spark: unknown key 'stps'\. Did you mean 'stores' or 'settings'\? "
+            r"Allowed: backbone, batch_size, .*, init, loop, method, ",  # and no leave_out
+        ),
         (
             {"arms": ["spark"], "pretrain": {"spark": {}}},
             ConfigError,
@@ -278,6 +288,19 @@ def test_what_cannot_be_run_is_refused_before_anything_runs(study, changes, erro
         ({"folds": 1}, "one fold judges nobody"),
         ({"primary": {"arm": "spark"}}, "unknown arm 'spark'"),
         ({"primary": {"arm": "scratch", "fraction": 0.7}}, "0.7 is not one of"),
+        (
+            {"primary": {"arm": "scratch", "level": "series"}},
+            "primary.level 'series' is not how task 'lesion' is judged: by slice or by patient",
+        ),
+        (
+            {
+                "arms": ["scratch", "histogram"],
+                "fractions": [0.5],
+                "primary": {"arm": "histogram", "hypotheses": [["histogram", "scratch"]]},
+            },
+            "primary.hypotheses are about what is lost with fewer labels, and primary.fraction 0.5 "
+            "is the largest of the study. Set a smaller one, or leave them out",
+        ),
         ({"pretrain": {"scratch": {}}}, "name two things"),
         ({"tasks": {"a/b": {"store": "ct", "label": "lesion"}}}, "'a/b' is no name"),
         ({"protocols": ["fare"]}, "'fair', 'paper', 'linear' or 'knn'"),

@@ -12,7 +12,7 @@ from hounsfield.judge.metrics import Bools, Floats, Measured, Truth
 from hounsfield.judge.power import pilot, smallest_effect
 from hounsfield.judge.questions import Question, questions, reach
 from hounsfield.judge.scores import Board
-from hounsfield.judge.view import LEVELS, Metric, at_level, measure, of_repeats, patient_df
+from hounsfield.judge.view import Metric, at_level, measure, of_repeats, patient_df
 from hounsfield.wording import percent, plural
 
 Plain = Callable[[Floats, Truth], Floats]
@@ -51,7 +51,7 @@ class Answer:
             above `questions.reach` none whatever does.
         n_patients: Test patients.
         n_positive_patients: Test patients on the scarcest side, or of the rarest class.
-        n_images: Test images.
+        n_images: Test images; of a task of series, test series.
         repeats: Repeats that are complete in every cell of the question.
         folds: Folds, 1 for a fixed split.
         train_patients, train_images: What the point learned from, mean over its cells.
@@ -101,7 +101,7 @@ def answers(
         ruler: The arm whose labels the others save; None asks nothing of the kind.
     """
     asked = questions(board.arms, board.fractions, pairs=pairs)
-    for at in LEVELS:
+    for at in (board.unit, "patient"):
         view = at_level(board, at)
         if view is None:
             continue
@@ -136,7 +136,9 @@ def _with_intervals(
         weights = np.stack([question.weights for question in group])
         chosen = of_repeats(measured, repeats)
         single = group[0].single
-        why = limits.refusal(board.truth, measured, repeats=int(repeats.sum()), single=single)
+        why = limits.refusal(
+            board.truth, measured, unit=board.unit, repeats=int(repeats.sum()), single=single
+        )
         if why:
             estimates = np.tensordot(weights, chosen.value, 2).mean(axis=-1)
             for blank, estimate in zip(blanks, estimates, strict=True):
@@ -269,7 +271,7 @@ def _labels_saved(board: Board, measured: Measured, start: Answer, ruler: int) -
             continue
         chosen = of_repeats(measured, repeats)
         theta = np.tensordot(along.weights, chosen.value, 2)
-        why = limits.refusal(board.truth, measured, repeats=blank.repeats)
+        why = limits.refusal(board.truth, measured, unit=board.unit, repeats=blank.repeats)
         if why:
             found = labels_saved.crossing(along, theta.mean(axis=-1))
             yield replace(blank, estimate=found.fraction, reason=why)

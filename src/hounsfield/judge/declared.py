@@ -1,6 +1,6 @@
 """What a study declared before it ran: its size, its primary question, its families."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ class Primary:
         arm, baseline: The contrast.
         task, protocol, metric, level, fraction: Where it is asked.
         family: Comparisons that share one error rate, the contrast among them.
-        hypotheses: Pairs of which the first is claimed to be more robust to few labels.
+        hypotheses: Pairs of which the first is claimed to be more robust to few labels; none
+            where the fraction is the largest, from which nothing drops.
         margin: How far below its baseline an arm may be at the small fraction and still count as
             not inferior.
     """
@@ -52,6 +53,7 @@ class Declared:
         fractions: Falling.
         repeats: Number of repeats.
         folds: Number of folds, 1 for a fixed split.
+        of_series: The tasks whose scores are of series; of the others they are of slices.
         primary: None where the study names none.
     """
 
@@ -59,6 +61,7 @@ class Declared:
     fractions: tuple[float, ...]
     repeats: int
     folds: int
+    of_series: frozenset[str]
     primary: Primary | None
 
 
@@ -70,22 +73,33 @@ def declared(facts: Mapping[str, Any]) -> Declared:
     """
     try:
         primary = facts.get("primary")
+        fractions = sorted((float(one) for one in facts["fractions"]), reverse=True)
         return Declared(
             arms=tuple(_names(facts["arms"])),
-            fractions=tuple(sorted((float(one) for one in facts["fractions"]), reverse=True)),
+            fractions=tuple(fractions),
             repeats=_count(facts["repeats"]),
             folds=max(_count(facts.get("folds") or 0), 1),
-            primary=_primary(primary) if primary else None,
+            of_series=frozenset(_of_series(facts.get("tasks"))),
+            primary=_primary(primary, largest=fractions[0]) if primary else None,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"study.json lacks or garbles {error}. It was not written by this version of "
             "`hounsfield study`; run the study again: finished cells are kept."
         ) from None
 
 
-def _primary(facts: Mapping[str, Any]) -> Primary:
+def _of_series(tasks: Any) -> Iterator[str]:
+    if isinstance(tasks, Mapping):
+        for name, task in tasks.items():
+            if isinstance(task, Mapping) and task.get("level") == "series":
+                yield str(name)
+
+
+def _primary(facts: Mapping[str, Any], *, largest: float) -> Primary:
     contrast = (str(facts["arm"]), str(facts["baseline"]))
+    fraction = float(facts["fraction"])
+    claimed = _pairs(facts.get("hypotheses") or [contrast])
     family = tuple(dict.fromkeys([contrast, *_pairs(facts.get("family") or [])]))
     return Primary(
         *contrast,
@@ -93,9 +107,9 @@ def _primary(facts: Mapping[str, Any]) -> Primary:
         protocol=str(facts["protocol"]),
         metric=str(facts["metric"]),
         level=str(facts["level"]),
-        fraction=float(facts["fraction"]),
+        fraction=fraction,
         family=family,
-        hypotheses=_pairs(facts.get("hypotheses") or [contrast]),
+        hypotheses=claimed if fraction < largest else (),
         margin=float(facts.get("margin", MARGIN)),
     )
 

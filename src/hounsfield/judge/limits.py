@@ -17,12 +17,15 @@ FEW_PATIENTS = 20
 NEAR_ONE = 0.97
 
 
-def refusal(truth: Truth, measured: Measured, *, repeats: int, single: bool = False) -> str:
+def refusal(
+    truth: Truth, measured: Measured, *, unit: str, repeats: int, single: bool = False
+) -> str:
     """Why these test patients and repeats allow no interval; empty where they do.
 
     Args:
         truth: The test images.
         measured: The metric on them.
+        unit: What was scored: a slice or a series.
         repeats: How many repeats the number rests on.
         single: Whether it is of a single arm, not a difference.
     """
@@ -46,10 +49,10 @@ def refusal(truth: Truth, measured: Measured, *, repeats: int, single: bool = Fa
             f"rarest class; {FEWEST_CARRIERS} are needed, and {FEWEST_PATIENTS} in all"
         )
     rarest = int(np.bincount(truth.labels, minlength=truth.classes).min())
-    slices = len(truth.labels) > n_patients
-    if slices and rarest < FEWEST_IMAGES:
+    if len(truth.labels) > n_patients and rarest < FEWEST_IMAGES:
+        what = "series" if unit == "series" else "images"
         return (
-            f"not enough images: {rarest} test images of the rarest class; "
+            f"not enough {what}: {rarest} test {what} of the rarest class; "
             f"{FEWEST_IMAGES} are needed"
         )
     return ""

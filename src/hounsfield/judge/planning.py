@@ -185,7 +185,7 @@ def _pilot(board: Board, level: str, question: Question) -> tuple[Pilot, int]:
     if view is None or not repeats.any():
         raise InputError(f"{_in_words(question)}: no repeat is complete; finish the study first.")
     measured = of_repeats(measure(metrics.auc, view), repeats)
-    refusal = limits.refusal(view.truth, measured, repeats=int(repeats.sum()))
+    refusal = limits.refusal(view.truth, measured, unit=board.unit, repeats=int(repeats.sum()))
     if refusal:
         raise InputError(f"{_in_words(question)}: {refusal}; no plan can be made from them.")
     weights = question.weights[None]

@@ -68,6 +68,7 @@ class Board:
     Attributes:
         task: Name of the task.
         protocol: Name of the protocol.
+        unit: What a row of scores is of: `slice` or `series`.
         arms: As declared.
         fractions: As declared, falling.
         truth: The test images of all folds.
@@ -80,6 +81,7 @@ class Board:
 
     task: str
     protocol: str
+    unit: str
     arms: tuple[str, ...]
     fractions: tuple[float, ...]
     truth: Truth
@@ -273,9 +275,11 @@ def _board(cells: Sequence[Cell], plan: Declared) -> Board:
         train[1][point] = _mean([cell.train_images for cell in found])
     _, task, protocol, *_ = cells[0].place
     complete = folds_there == plan.folds
+    unit = "series" if task in plan.of_series else "slice"
     return Board(
-        task, protocol, arms, fractions, truth, logits, complete, train[0], train[1], unfinished
-    )
+        task, protocol, unit, arms, fractions, truth, logits, complete, train[0], train[1],
+        unfinished,
+    )  # fmt: skip
 
 
 def _mean(counts: Sequence[int | None]) -> float:

@@ -18,8 +18,8 @@ ENOUGH_FOR_ALL = 5  # patients on the scarcest side from which all patients coun
 
 
 def at_level(board: Board, level: str) -> Board | None:
-    """The board with slices or patients as units; None where a patient has no one class."""
-    if level == "slice":
+    """The board with its rows or patients as units; None where a patient has no one class."""
+    if level == board.unit:
         return board
     pooled = [metrics.by_patient(arm.astype(np.float64), board.truth) for arm in board.logits]
     if pooled[0] is None:

@@ -11,7 +11,7 @@ from hounsfield.judge.declared import CONTROLS
 from hounsfield.report import words
 from hounsfield.report.parts import data, provenance
 from hounsfield.report.parts.limits import limits
-from hounsfield.report.points import PRIMARY, points
+from hounsfield.report.points import PRIMARY, judged_tasks, levels, points
 from hounsfield.report.study_folder import Run, Study, mapping
 
 AUTHOR = "for the author"  # stands in what a study tells where a part of it is missing
@@ -162,8 +162,9 @@ def _ladder(study: Study) -> str:
         return ""
     shares = words.listed([words.percent(fraction) for fraction in study.fractions])
     seed = mapping(study.facts.get("config")).get("seed", "not told")
+    what = "Nested fractions" if len(study.fractions) > 1 else "Fraction"
     return (
-        f"Nested fractions {shares}, by patient, stratified by class, "
+        f"{what} {shares}, by patient, stratified by class, "
         f"{words.plural(study.repeats, 'draw')}, seed {seed}. Draw and training seed vary "
         "together; the pool of patients does not"
     )
@@ -185,9 +186,11 @@ def _power(study: Study) -> str:
 def _metrics(study: Study) -> str:
     found = study.results["metric"].drop_nulls().unique(maintain_order=True).to_list()
     names = words.listed([words.metric_name(name) for name in found])
+    shown = dict.fromkeys(level for task in judged_tasks(study) for level in levels(study, task))
+    by = words.listed([f"by {level}" for level in shown]) + (" apart" if len(shown) > 1 else "")
     return (
-        f"{names}; by slice and by patient apart. Decisions are the class with the highest score; "
-        "no threshold was chosen on validation patients"
+        f"{names}; {by}. Decisions are the class with the highest score; no threshold was "
+        "chosen on validation patients"
         if found
         else ""
     )
@@ -207,6 +210,8 @@ def _tests(study: Study) -> str:
 
 
 def _curves(study: Study) -> str:
+    if len(study.fractions) == 1:
+        return "None: the study trains on one share of the labels"
     return "Label curves with bands over all draws" if len(study.results) else ""
 
 

@@ -24,6 +24,7 @@ class Point:
         flag, reason: What limits it, and why it has no interval.
         patients, images: Training patients and images behind it, over repeats and folds.
         unfinished, failed, absent: How many of its cells ended so.
+        of_series: Whether each score is a series', not an image's.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Point:
     unfinished: int = 0
     failed: int = 0
     absent: int = 0
+    of_series: bool = False
 
     @property
     def signed(self) -> bool:
@@ -94,6 +96,15 @@ class Point:
         return f"{words.spanned(self.patients, 'patient')}, {words.spanned(self.images, 'image')}"
 
     @property
+    def scored(self) -> str:
+        """`412 images`, `40 series`; empty where a patient is one row of scores."""
+        if self.n_images in (None, self.n_patients):
+            return ""
+        return (
+            f"{self.n_images:,} series" if self.of_series else words.plural(self.n_images, "image")
+        )
+
+    @property
     def judged_on(self) -> str:
         """`16 test patients (7 of the rarer class), 412 images, 3 repeats`."""
         if self.n_patients is None:
@@ -104,8 +115,8 @@ class Point:
             else ""
         )
         parts = [words.plural(self.n_patients, "test patient") + rarer]
-        if self.n_images not in (None, self.n_patients):  # where a patient is not one row
-            parts.append(words.plural(self.n_images, "image"))
+        if self.scored:
+            parts.append(self.scored)
         if self.repeats:
             parts.append(words.plural(self.repeats, "repeat"))
         if self.folds and self.folds > 1:
@@ -231,6 +242,7 @@ def _point(study: Study, row: dict[str, object]) -> Point:
         unfinished=sum(cell.status == "unfinished" for cell in cells),
         failed=sum(cell.status == "failed" for cell in cells),
         absent=_absent(study, cells) if row["kind"] == "level" else 0,
+        of_series=study.task(str(row["task"])).facts.get("level") == "series",
     )
 
 

@@ -17,7 +17,7 @@ from pydantic import (
 from hounsfield.config import Config, parse, placed, read_toml
 from hounsfield.errors import one_of
 from hounsfield.judge.declared import CONTROLS, SCRATCH
-from hounsfield.study.task import TaskConfig
+from hounsfield.study.task import Level, TaskConfig
 
 Protocol = Literal["fair", "paper", "linear", "knn"]
 IMAGENET = "imagenet"
@@ -98,8 +98,7 @@ class Primary(Config):
         task: None is the first task.
         protocol: None is the first protocol.
         metric: Of the contrast.
-        level: Scores of slices, or of patients; None is patients where the task is of patients,
-            else slices.
+        level: Scores of what the task judges, or of patients; None is the task's own level.
         fraction: None is the smallest.
         family: Comparisons that share one error rate; empty is every other arm with `baseline`.
         hypotheses: Pairs of which the first is claimed to be more robust to few labels; empty is
@@ -112,7 +111,7 @@ class Primary(Config):
     task: str | None = None
     protocol: Protocol | None = None
     metric: Literal["auc"] = "auc"
-    level: Literal["slice", "patient"] | None = None
+    level: Level | None = None
     fraction: float | None = None
     family: tuple[tuple[str, str], ...] = ()
     hypotheses: tuple[tuple[str, str], ...] = ()
@@ -244,8 +243,21 @@ def _check_primary(primary: Primary, study: StudyConfig) -> None:
         _known("task", primary.task, study.tasks)
     if primary.protocol is not None:
         _known("protocol", primary.protocol, study.protocols)
+    task = primary.task or next(iter(study.tasks))
+    levels = dict.fromkeys([study.tasks[task].level, "patient"])
+    if primary.level is not None and primary.level not in levels:
+        raise ValueError(
+            f"primary.level {primary.level!r} is not how task {task!r} is judged: by "
+            f"{' or by '.join(levels)}"
+        )
     if primary.fraction is not None and primary.fraction not in study.fractions:
         raise ValueError(f"primary.fraction {primary.fraction} is not one of {study.fractions}")
+    fraction = primary.fraction or min(study.fractions)
+    if primary.hypotheses and fraction == max(study.fractions):
+        raise ValueError(
+            "primary.hypotheses are about what is lost with fewer labels, and primary.fraction "
+            f"{fraction:g} is the largest of the study. Set a smaller one, or leave them out"
+        )
 
 
 def _known(what: str, name: str, allowed: Any) -> None:

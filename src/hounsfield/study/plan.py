@@ -292,12 +292,11 @@ def _primary(config: StudyConfig) -> Primary | None:
         return None
     given = given or Primary(arm=(others or [baseline])[0], baseline=baseline)
     task = given.task or next(iter(config.tasks))
-    by_patient = config.tasks[task].level == "patient"
     rivals = [arm for arm in config.arms if arm != given.baseline and arm not in CONTROLS]
     return given.model_copy(
         update={
             "task": task,
-            "level": given.level or ("patient" if by_patient else "slice"),
+            "level": given.level or config.tasks[task].level,
             "protocol": given.protocol or config.protocols[0],
             "fraction": given.fraction or min(config.fractions),
             "family": given.family or tuple((arm, given.baseline) for arm in rivals),

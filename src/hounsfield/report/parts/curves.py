@@ -26,7 +26,9 @@ def section(study: Study, style: Style) -> Section:
         caption=words.sentence(words.metric_name(PRIMARY)),
         draw=lambda found: curve(found, arms=study.arms, style=style),
     )
-    return Section("curves", "Label curves", render("curves", figures=figures), figures)
+    several = len(study.fractions) > 1
+    body = render("curves", figures=figures, several=several)
+    return Section("curves", "Label curves" if several else "Values", body, figures)
 
 
 def curve(found: Sequence[Point], *, arms: Sequence[str], style: Style) -> dict[str, Any]:

@@ -25,8 +25,15 @@ def section(study: Study, style: Style) -> Section:
         draw=lambda found: forest(found, study=study, style=style, what="drop from all labels"),
     )
     tables = [table for table in (_table(study, kind) for kind in SUMS) if table.rows]
-    body = render("drops", figures=figures, tables=tables, verdicts=[*map(_said, study.verdicts)])
-    return Section("drops", "Drops and labels saved", body, figures)
+    several = len(study.fractions) > 1
+    body = render(
+        "drops",
+        figures=figures,
+        tables=tables,
+        verdicts=[*map(_said, study.verdicts)],
+        several=several,
+    )
+    return Section("drops", "Drops and labels saved" if several else "Verdict", body, figures)
 
 
 def _table(study: Study, kind: str) -> Grid:

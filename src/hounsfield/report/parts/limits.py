@@ -91,10 +91,10 @@ def _patients(study: Study) -> Iterator[str]:
             yield f"On {task.name}: {reason}, so no interval is given"
         few = [point for point in found if "few patients" in point.flag and point.low is not None]
         if few:
-            patients, images = few[0].n_patients or 0, few[0].n_images or 0
-            more = f", not {words.plural(images, 'image')}" if images > patients else ""
+            patients = words.plural(few[0].n_patients or 0, "test patient")
+            more = f", not {few[0].scored}" if few[0].scored else ""
             yield (
-                f"On {task.name}, the evidence is {words.plural(patients, 'test patient')}{more}: "
+                f"On {task.name}, the evidence is {patients}{more}: "
                 "the intervals are wide, and a difference that is not seen may still be there"
             )
         near = [point for point in found if "near 1" in point.flag]

@@ -69,5 +69,5 @@ def _test_set(point: Point) -> str:
     if point.n_patients is None:
         return words.DASH
     rarest = "" if not point.n_positive_patients else f" ({point.n_positive_patients})"
-    images = f", {point.n_images:,} img." if point.n_images not in (None, point.n_patients) else ""
-    return f"{point.n_patients:,} pat.{rarest}{images}"
+    scored = f", {point.scored}".replace("images", "img.") if point.scored else ""
+    return f"{point.n_patients:,} pat.{rarest}{scored}"

@@ -54,6 +54,7 @@ def sentences(study: Study) -> Iterator[str]:
         f"arms share, and judged on {how}."
     )
     yield from _fair(study, config)
+    yield from _taken(study)
     if "paper" in study.protocols:
         yield (
             "The protocol paper repeats the published study's fine-tuning: fixed epochs, so that "
@@ -82,6 +83,19 @@ def _fair(study: Study, config: Mapping[str, Any]) -> Iterator[str]:
         f"{budget.get('steps', '?')} steps of {budget.get('batch', '?')} class-balanced images; "
         f"{grid_of}. Test images chose nothing."
     )
+
+
+def _taken(study: Study) -> Iterator[str]:
+    """How many networks are not those of the last step, and what "unfinished" says of them."""
+    steps = [(cell.facts.get("chosen_step"), cell.facts.get("steps")) for cell in study.cells]
+    known = [(at, of) for at, of in steps if isinstance(at, int) and isinstance(of, int)]
+    if known:
+        yield (
+            f"Validation patients chose the network of an earlier step than the last in "
+            f"{sum(at < of for at, of in known):,} of {words.plural(len(known), 'training')}. "
+            "Whether a training is finished is read off its last steps all the same: the question "
+            "is whether its steps were enough."
+        )
 
 
 def _kind(entry: Any) -> str:
