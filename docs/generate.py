@@ -231,6 +231,8 @@ def _verb(function: Callable[..., Any]) -> str:
         if isinstance(said, OptionInfo):
             flag = next(iter(said.param_decls or ()), f"--{name.replace('_', '-')}")
             word = f"{flag} {word}".strip()
+        elif get_origin(parameter.annotation) is list:
+            word += "..."
         needed = said.default is ...
         usage += [word] if needed else []
         default = "must be given" if needed else _value(said.default)

@@ -23,28 +23,34 @@ def phantom(
 
 def ingest(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="Folders, files and zip archives.")
+        list[Path], typer.Argument(metavar="SOURCE", help="Folders, files and zip archives.")
     ],
-    out: Annotated[Path, typer.Option(help="The store.")],
+    out: Annotated[Path, typer.Option(help="The store to make: a new folder.")],
     labels: Annotated[Path | None, typer.Option(help="A CSV or Parquet table of labels.")] = None,
     size: Annotated[int, typer.Option(help="Height and width of the stored slices in px.")] = 128,
     workers: Annotated[int, typer.Option(help="Reading processes.")] = 2,
     spacing_mm: Annotated[
-        float | None, typer.Option(help="A fixed pixel size (default: scale every slice).")
+        float | None,
+        typer.Option(help="Pixel size of all slices (default: each is scaled to --size)."),
     ] = None,
     crop: Annotated[
         Literal["body"] | None, typer.Option(help="Cut every volume to its body first.")
     ] = None,
-    append: Annotated[bool, typer.Option("--append", help="Add what the store lacks.")] = False,
+    append: Annotated[bool, typer.Option("--append", help="Add to a store what it lacks.")] = False,
     key: Annotated[
-        Path | None, typer.Option(help="The key of the identities (default: one a user).")
+        Path | None,
+        typer.Option(help="The file of the key that hides identities (default: one a user)."),
     ] = None,
-    keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Keep identities.")] = False,
+    keep_ids: Annotated[
+        bool, typer.Option("--keep-ids", help="Keep identities as they are: nothing is hidden.")
+    ] = False,
     patient_pattern: Annotated[
-        str | None, typer.Option(help="A regular expression: its group is the patient.")
+        str | None,
+        typer.Option(help="A regular expression on a file's path: its group is the patient."),
     ] = None,
     class_folders: Annotated[
-        str | None, typer.Option(help="A label column: the first folder of every path.")
+        str | None,
+        typer.Option(help="A name: the first folder of a file's path is its label of that name."),
     ] = None,
 ) -> None:
     """Read scans into a store; every file that stays out is listed with its reason."""
@@ -72,7 +78,7 @@ def ingest(
 
 def info(
     path: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
     montage: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Write a picture of some slices.")
     ] = None,
@@ -93,7 +99,7 @@ def info(
 
 def thin(
     path: Annotated[Path, typer.Argument(metavar="STORE", help="A store.")],
-    out: Annotated[Path, typer.Option(help="The thinner store.")],
+    out: Annotated[Path, typer.Option(help="The store to make: a new folder.")],
     distance: Annotated[
         int, typer.Option(help="Slices whose hashes differ in so many bits or fewer are alike.")
     ] = 6,
@@ -113,7 +119,7 @@ def thin(
 
 
 def leaks(
-    paths: Annotated[list[Path], typer.Argument(metavar="STORE...", help="One or more stores.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="STORE", help="One or more stores.")],
 ) -> None:
     """Find what test and validation slices share with all that a network may have seen."""
     from hounsfield.data.leaks import leaks as find

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 def study(
     config: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="What to compare, on what.")],
     out: Annotated[Path, typer.Option(help="The study's folder; the same command goes on in it.")],
-    jobs: Annotated[int, typer.Option(min=1, help="How much runs side by side.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="How many cells run side by side.")] = 1,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would take and could show.")
+        bool,
+        typer.Option("--dry-run", help="Run nothing; say what it takes and what it could show."),
     ] = False,
     saliency: Annotated[
         bool, typer.Option("--saliency", help="Also map what the surest mistakes looked at.")
@@ -50,7 +51,7 @@ def study(
 def power(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A study: the pilot.")],
     effect: Annotated[
-        float | None, typer.Option(help="A difference of AUC: how many patients show it?")
+        float | None, typer.Option(help="Also say how many patients show this difference of AUC.")
     ] = None,
     patients: Annotated[
         list[int] | None, typer.Option(help="Test patients to plan for; may be repeated.")
@@ -85,7 +86,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="A folder; the same command goes on in it.")] = Path(
         "hounsfield-demo"
     ),
-    jobs: Annotated[int, typer.Option(min=1, help="How much runs side by side.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="How many cells run side by side.")] = 2,
 ) -> None:
     """Go the whole way on a phantom archive: DICOM, store, pre-trainings, study, report."""
     from hounsfield.demo import demo as go

@@ -11,7 +11,9 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on in it.")],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the config."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a value of the config; may be repeated."
+        ),
     ] = None,
 ) -> None:
     """Pre-train a backbone on the slices of one or more stores."""

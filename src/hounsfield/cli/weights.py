@@ -44,7 +44,11 @@ def finetune(
     out: Annotated[Path, typer.Option(help="A new folder for the classifier.")],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another setting, such as level=patient."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another setting, such as level=patient; may be repeated.",
+        ),
     ] = None,
 ) -> None:
     """Train one classifier for keeps, calibrated on validation patients."""
@@ -64,7 +68,7 @@ def finetune(
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `finetune` made.")],
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="Folders, files and zip archives.")
+        list[Path], typer.Argument(metavar="SOURCE", help="Folders, files and zip archives.")
     ],
     out: Annotated[Path, typer.Option(help="A new CSV file.")],
     heatmaps: Annotated[
@@ -72,11 +76,15 @@ def predict(
     ] = None,
     workers: Annotated[int, typer.Option(help="Reading processes.")] = 1,
     key: Annotated[
-        Path | None, typer.Option(help="The key of the identities (default: one a user).")
+        Path | None,
+        typer.Option(help="The file of the key that hides identities (default: one a user)."),
     ] = None,
-    keep_ids: Annotated[bool, typer.Option("--keep-ids", help="Keep identities.")] = False,
+    keep_ids: Annotated[
+        bool, typer.Option("--keep-ids", help="Keep identities as they are: nothing is hidden.")
+    ] = False,
     patient_pattern: Annotated[
-        str | None, typer.Option(help="A regular expression: its group is the patient.")
+        str | None,
+        typer.Option(help="A regular expression on a file's path: its group is the patient."),
     ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
