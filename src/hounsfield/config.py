@@ -94,7 +94,7 @@ def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
 
 
 def parse(
-    kind: type[C], values: Mapping[str, Any], *, where: str, unsaid: Sequence[str] = ()
+    kind: type[C], values: Mapping[str, Any], *, where: str, not_offered: Sequence[str] = ()
 ) -> C:
     """The configuration of `kind` from plain values.
 
@@ -102,7 +102,7 @@ def parse(
         kind: The configuration class to fill.
         values: Key -> value.
         where: Their source, for errors.
-        unsaid: Keys that an error does not offer: the caller decides them.
+        not_offered: Keys that an error does not offer: the caller decides them.
 
     Raises:
         ConfigError: A key or a value is not allowed.
@@ -110,7 +110,7 @@ def parse(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        faults = [_explain(kind, detail, unsaid) for detail in error.errors()]
+        faults = [_explain(kind, detail, not_offered) for detail in error.errors()]
         more = len(faults) - FAULTS_SHOWN
         rest = [f"and {more} more"] if more > 0 else []
         raise ConfigError(f"{where}: {'; '.join(faults[:FAULTS_SHOWN] + rest)}") from None
@@ -132,12 +132,12 @@ def _set(values: dict[str, Any], override: str) -> None:
         values[last] = text
 
 
-def _explain(kind: type[BaseModel], detail: ErrorDetails, unsaid: Sequence[str]) -> str:
+def _explain(kind: type[BaseModel], detail: ErrorDetails, not_offered: Sequence[str]) -> str:
     place = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         *tables, key = map(str, detail["loc"])
         table = ".".join(tables)
-        told = one_of("key", key, _keys_at(kind, detail["loc"][:-1]) - set(unsaid))
+        told = one_of("key", key, _keys_at(kind, detail["loc"][:-1]) - set(not_offered))
         return told.replace(f"{key!r}.", f"{key!r} in {table}.", 1) if table else told
     if detail["type"] == "missing":
         return f"{place} is missing. Add it."

@@ -124,7 +124,7 @@ def _parsed(
         **given,
         "stores": [str(stores[store]) for store in used],
     }
-    parsed = parse(PretrainConfig, settings, where=f"pretrain.{name}", unsaid=["leave_out"])
+    parsed = parse(PretrainConfig, settings, where=f"pretrain.{name}", not_offered=["leave_out"])
     try:
         build(parsed, corpus_size=1)
     except ConfigError as error:
