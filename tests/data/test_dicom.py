@@ -19,9 +19,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from hounsfield.data import dicom, dicom_values, nifti, series
+from hounsfield.data import series
 from hounsfield.data.archive import Entry, walk
-from hounsfield.data.dicom_headers import HEAD_BYTES, read_headers
+from hounsfield.data.readers import dicom, dicom_values, nifti
+from hounsfield.data.readers.dicom_headers import HEAD_BYTES, read_headers
 from hounsfield.data.refusal import Refusal
 from hounsfield.data.series import Header
 from hounsfield.data.volume import Volume

@@ -13,8 +13,8 @@ from ct_files import picture
 from numpy.typing import NDArray
 from PIL import Image
 
-from hounsfield.data import image, itk, medmnist, nifti
 from hounsfield.data.archive import Entry, walk
+from hounsfield.data.readers import image, itk, medmnist, nifti
 from hounsfield.data.refusal import Announce, Refusal, Refuse
 from hounsfield.data.volume import Volume
 from hounsfield.units import DISPLAY_MAX

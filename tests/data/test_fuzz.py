@@ -15,11 +15,11 @@ from ct_files import picture, slice_of
 from numpy.random import Generator
 from PIL import Image
 
-from hounsfield.data import nifti
 from hounsfield.data.archive import Entry, walk
-from hounsfield.data.dicom_headers import read_headers
 from hounsfield.data.ingest import ingest
 from hounsfield.data.labels import read_labels
+from hounsfield.data.readers import nifti
+from hounsfield.data.readers.dicom_headers import read_headers
 from hounsfield.data.store import Store
 from hounsfield.errors import InputError, ReadError
 from hounsfield.seeding import stream

@@ -22,11 +22,11 @@ from hounsfield.data import ingest as ingest_module
 from hounsfield.data.archive import Entry, walk
 from hounsfield.data.assemble import assemble
 from hounsfield.data.convert import Job, Unit
-from hounsfield.data.dicom_headers import read_headers
 from hounsfield.data.info import describe, flow_lines, lines, write_montage
 from hounsfield.data.ingest import ingest, slices_of, units_of
 from hounsfield.data.keys import Keys
 from hounsfield.data.phantom import phantom
+from hounsfield.data.readers.dicom_headers import read_headers
 from hounsfield.data.resample import Shape
 from hounsfield.data.store import Store
 from hounsfield.errors import ConfigError, DiskError, InputError, LabelError, LeakError, OutputError

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from hounsfield.cli import app
-from hounsfield.data import dicom, nifti
 from hounsfield.data.archive import Entry, walk
-from hounsfield.data.dicom_headers import read_headers
+from hounsfield.data.readers import dicom, nifti
+from hounsfield.data.readers.dicom_headers import read_headers
 from hounsfield.data.refusal import Refusal
 from hounsfield.data.series import group
 from hounsfield.data.store import Store

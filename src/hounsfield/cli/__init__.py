@@ -1,4 +1,7 @@
-"""The command line: the verbs in the order in which a study needs them."""
+"""The command line: the verbs in the order in which a study needs them.
+
+About `data`, `training`, `studies`, `weights` and this `machine`.
+"""
 
 import signal
 import sys

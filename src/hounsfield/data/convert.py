@@ -35,7 +35,7 @@ def reader(kind: Kind) -> Read:
 
     It is `read` of the module of that name, imported only where there is such a file.
     """
-    return import_module(f"hounsfield.data.{kind}").read
+    return import_module(f"hounsfield.data.readers.{kind}").read
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def read_headers(
     entries: tuple[Entry, ...], announce: Announce
 ) -> tuple[list[Header], list[Refusal]]:
     """The headers of DICOM files, and the files that are not for us or not readable."""
-    from hounsfield.data import dicom_headers  # and pydicom with it, which the parent does without
+    from hounsfield.data.readers import dicom_headers  # and pydicom, which the parent does without
 
     quiet()
     refusals: list[Refusal] = []

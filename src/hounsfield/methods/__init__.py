@@ -1,4 +1,7 @@
-"""The methods, a paper a file, found by name; a method from outside is found the same way."""
+"""The methods, a paper a file, found by name; a method from outside is found the same way.
+
+`byol`, `moco_v2`, `spark`, `swav`; `base` is what each method is, `contract` what is checked.
+"""
 
 from collections.abc import Mapping
 from importlib import import_module

@@ -10,6 +10,9 @@ Task `bleed`: a fresh bleed in a head slice. It lies anywhere, so the level tell
 calcifications and venous blood are bright as well, in everybody. Trunk slices have no such label.
 Task `region`: the body level of any slice. Organs stand higher or lower in every patient than the
 borders between the levels, so slices near a border stay uncertain.
+
+A `patient` is drawn: a `head` and a `trunk`, out of the parts of a `body`. A `scan` shows slices of
+it, and `dicom` writes them.
 """
 
 import csv

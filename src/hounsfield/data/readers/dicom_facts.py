@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from hounsfield.data.dicom_values import Values, many
+from hounsfield.data.readers.dicom_values import Values, many
 from hounsfield.data.volume import Facts
 
 _VENDORS = (

@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from hounsfield.data.archive import Entry
-from hounsfield.data.codestream import codestream_shape
+from hounsfield.data.readers.codestream import codestream_shape
 from hounsfield.data.refusal import Announce, Refusal, Refuse, Status
 from hounsfield.data.series import Header, across, spots_of
 from hounsfield.data.volume import MAX_VOXELS, Volume, hu, source_of

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hounsfield.data.archive import Entry
+from hounsfield.data.readers.whole_file import check_axial, scan
 from hounsfield.data.refusal import Announce, Refuse, read_each
 from hounsfield.data.volume import MAX_VOXELS, Volume, hu
-from hounsfield.data.whole_file import check_axial, scan
 from hounsfield.errors import NotForUsError, ReadError
 
 _HEADER_BYTES = 2**16

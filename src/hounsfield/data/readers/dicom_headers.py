@@ -24,9 +24,9 @@ from pydicom.uid import (
 )
 
 from hounsfield.data.archive import Entry
-from hounsfield.data.codestream import inflated_is_sane, is_deflated
-from hounsfield.data.dicom_facts import code, facts_of, kernel_of
-from hounsfield.data.dicom_values import Values, many
+from hounsfield.data.readers.codestream import inflated_is_sane, is_deflated
+from hounsfield.data.readers.dicom_facts import code, facts_of, kernel_of
+from hounsfield.data.readers.dicom_values import Values, many
 from hounsfield.data.series import Header, across
 from hounsfield.errors import NotForUsError, ReadError
 
