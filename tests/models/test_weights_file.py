@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from hounsfield.errors import WeightsError
 from hounsfield.models.weights_file import MAPPINGS, SHELLS, read_weights
+from hounsfield.models.weights_written import write_weights
 
 WEIGHT = torch.arange(6.0).reshape(2, 3)
 
@@ -45,6 +47,20 @@ def test_a_safetensors_file_gives_its_tensors_and_its_notes(tmp_path: Path) -> N
     assert file.kind == "safetensors"
     assert file.metadata == {"method": "byol"}
     assert torch.equal(file.tensors["conv.weight"], WEIGHT)
+
+
+def test_equal_weights_are_equal_files_and_safetensors_reads_them(tmp_path: Path) -> None:
+    notes = {f"note {number}": "\N{GREEK SMALL LETTER MU}" * number for number in range(8)}
+    tensors = {"conv.weight": WEIGHT, "steps": torch.tensor(7), "turned": WEIGHT.T}
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    write_weights(one, tensors, notes)
+    write_weights(two, dict(reversed(tensors.items())), dict(reversed(notes.items())))
+    assert one.read_bytes() == two.read_bytes()
+    loaded = load_file(one)
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+    with safe_open(one, framework="pt") as file:
+        assert file.metadata() == notes
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
-from safetensors.torch import save as to_safetensors
 from scipy.special import softmax
 from torch import nn
 
@@ -18,9 +17,9 @@ from hounsfield.config import Config
 from hounsfield.data.resample import Crop
 from hounsfield.encoder import Encoder, load_encoder
 from hounsfield.errors import WeightsError
-from hounsfield.files import write_whole
 from hounsfield.judge.view import Level
 from hounsfield.models.weights_file import read_weights
+from hounsfield.models.weights_written import write_weights
 from hounsfield.provenance import origin
 from hounsfield.study.task import Level as TaskLevel
 from hounsfield.study.task import Pooling
@@ -113,8 +112,7 @@ def save(kept: Kept, folder: Path) -> Path:
         "stores": json.dumps(kept.facts.stores),
         "classifier": kept.facts.model_dump_json(),
     }
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_whole(folder / FILE, to_safetensors(plain, metadata=header))
+    write_weights(folder / FILE, tensors, header)
     return folder / FILE
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from hounsfield.augment.recipe import MEAN, STD
@@ -23,8 +22,9 @@ from hounsfield.export.network import (
     torchvision_net,
     torchvision_state,
 )
-from hounsfield.files import disk_errors, write_json, write_whole
+from hounsfield.files import disk_errors, write_json
 from hounsfield.models.fit import first_layer
+from hounsfield.models.weights_written import write_weights
 
 Answer = Callable[[Tensor], Tensor]
 
@@ -51,7 +51,7 @@ class Format:
 
 def _write_timm(network: Network, encoder: Encoder, folder: Path) -> None:
     """`model.safetensors` and the `config.json` by which timm builds the network around it."""
-    write_whole(folder / "model.safetensors", to_safetensors(timm_state(network), _header(encoder)))
+    write_weights(folder / "model.safetensors", timm_state(network), _header(encoder))
     architecture, arguments = timm_arguments(network)
     channels, size = network.backbone.channels, encoder.image_size
     write_json(
@@ -85,7 +85,7 @@ def _read_timm(network: Network, folder: Path) -> Answer:
 
 def _write_torchvision(network: Network, encoder: Encoder, folder: Path) -> None:
     header = {**_header(encoder), "channels": "3"}
-    write_whole(folder / "model.safetensors", to_safetensors(torchvision_state(network), header))
+    write_weights(folder / "model.safetensors", torchvision_state(network), header)
 
 
 def _read_torchvision(network: Network, folder: Path) -> Answer:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from hounsfield.augment.recipe import MEAN, STD
@@ -15,8 +14,9 @@ from hounsfield.errors import ConfigError, WeightsError, one_of
 from hounsfield.export.card import model_card
 from hounsfield.export.formats import FORMATS, Format
 from hounsfield.export.network import Network
-from hounsfield.files import read_object, sha256_of, write_json, write_text, write_whole
+from hounsfield.files import read_object, sha256_of, write_json, write_text
 from hounsfield.lock import new_folder
+from hounsfield.models.weights_written import write_weights
 from hounsfield.provenance import origin
 from hounsfield.seeding import seed_of
 
@@ -48,7 +48,7 @@ def export(run: str | Path, out: Path, *, kind: str) -> Path:
         chosen.write(network, encoder, folder)
         tensors = probe(network, encoder, channels=chosen.channels(encoder.backbone.channels))
         difference = _difference(network, chosen, folder, tensors)
-        write_whole(folder / PROBE, to_safetensors(tensors))
+        write_weights(folder / PROBE, tensors)
         manifest = {
             **origin(),
             "format": kind,

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save as to_safetensors
 
 from hounsfield.config import Config
 from hounsfield.data.store import Store
 from hounsfield.errors import OutputError
-from hounsfield.files import write_json, write_whole
+from hounsfield.files import read_object, write_json
 from hounsfield.methods.base import Method
 from hounsfield.models.weights_source import find
+from hounsfield.models.weights_written import write_weights
 from hounsfield.provenance import machine, origin
 from hounsfield.train.device import kind_of
 from hounsfield.train.loop import Fitted
@@ -85,9 +85,8 @@ def refuse_others(out: Path, identity: Mapping[str, Any]) -> None:
     Raises:
         OutputError: The message names what differs.
     """
-    file = out / CONFIG
-    if file.exists():
-        before = json.loads(file.read_bytes())["identity"]
+    before = read_object(out / CONFIG).get("identity")
+    if before is not None:
         changed = sorted(_differences({**UNSAID, **before}, {**UNSAID, **identity}))
         if changed:
             raise OutputError(
@@ -127,12 +126,8 @@ def leave(
         on: What it ended on; an earlier start may have been on something else.
     """
     kept = method if fitted.ema is None else cast(Method, fitted.ema)
-    weights = {
-        name: value.detach().cpu().contiguous()
-        for name, value in kept.backbone.net.state_dict().items()
-    }
-    metadata = {**origin(), "method": method.name, **facts}
-    write_whole(out / ENCODER, to_safetensors(weights, metadata=metadata))
+    notes = {**origin(), "method": method.name, **facts}
+    write_weights(out / ENCODER, kept.backbone.net.state_dict(), notes)
     losses = [row["loss"] for row in fitted.curve if "loss" in row]
     write_json(
         out / RUN,
