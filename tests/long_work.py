@@ -60,6 +60,12 @@ moco_v2 = {{ queue_size = 32 }}
 """
 
 
+FINETUNE = [
+    "finetune", "--weights=scratch", "--task=region", "--set=backbone=resnet10_tiny",
+    "--set=image_size=32", "--set=val_share=0.5", "--set=device=cpu",
+    "--set=budget={ steps = 24, batch = 8, lr = [3e-3, 1e-2], looks = 12 }",
+]  # fmt: skip
+
 SMALL_STUDY = """
 arms = ["scratch"]
 backbone = "resnet10_tiny"
@@ -110,6 +116,19 @@ def pretrain_phase(out):
     if any(out.glob("*encoder.safetensors*")):
         return "finishing"
     return "in a step" if any((out / "checkpoints").glob("step-*")) else "before a checkpoint"
+
+
+def finetune_phase(out):
+    rates = sorted(path.name for path in out.glob("trials/*"))
+    if not rates:
+        return "starting"
+    if any(out.glob("*classifier.safetensors*")):
+        return "finishing"
+    if any(out.glob("trials/*/checkpoints/.step-*.part")):
+        return "writing a checkpoint"
+    if not any((out / "trials" / rates[-1] / "checkpoints").glob("step-*")):
+        return "before a checkpoint"
+    return "at the first rate" if len(rates) == 1 else "at the last rate"
 
 
 def ingest_phase(out):
@@ -165,6 +184,16 @@ def work(kind, scans, tmp_path):
             study_phase,
             phases,
             "in a later cell",
+            result,
+        )
+    if kind == "finetune":
+        phases = ("before a checkpoint", "at the first rate", "at the last rate", "finishing")
+        result = ("classifier.safetensors", "scores.parquet", "curve.parquet", "*.json")
+        return Work(
+            lambda out: [*FINETUNE, "--store", str(store), "--out", str(out)],
+            finetune_phase,
+            (*phases, "writing a checkpoint"),
+            "at the last rate",
             result,
         )
     (tmp_path / "pretrain.toml").write_text(PRETRAIN.format(method=kind, store=store))

@@ -60,6 +60,7 @@ def stopped(command, out, phase, at, sign):
             "interrupted. Nothing is half-written: run the same command again.",
         ),
         ("spark", [], "in a step", "TERM", r"stopped after step \d+ of 24; the state is saved in"),
+        ("finetune", [], "at the last rate", "INT", r"stopped after step \d+ of 24; the state is"),
         ("study", ["--jobs", "2"], "pre-training", "INT", r"stopped.* Run the same command again"),
         ("study", ["--jobs", "2"], "in the first cell", "TERM", r"stopped; kept in .*: \d of 2"),
     ],
@@ -102,7 +103,7 @@ def weights(tmp_path_factory):
         ("demo", "hounsfield.data.phantom.write_patient", ("out", "out/demo.json")),
         ("weights", "hounsfield.models.recognise.create", ()),
         ("export", "hounsfield.export.make.model_card", ()),  # all but this is written
-        ("finetune", "hounsfield.classify.finetune.fair", ()),
+        ("finetune", "hounsfield.classify.finetune.fair", ("out", "out/config.json")),
         ("predict", "hounsfield.classify.predict.why_not", ()),  # the first series is read
     ],
 )

@@ -26,6 +26,7 @@ KILLS = int(os.environ.get("KILLS", "1"))
 METHODS = ["spark", "moco_v2", "byol", "swav"]
 PRELOADED = [
     "hounsfield.study.run",
+    "hounsfield.classify.finetune",
     "hounsfield.data.ingest",
     "hounsfield.report.table",
     "lightning_fabric",
@@ -140,7 +141,9 @@ def log(capsys):
 
 
 @pytest.mark.timeout(3600 if KILLS > 1 else 300)
-@pytest.mark.parametrize("kind", ["ingest", "study", *(METHODS if KILLS > 1 else METHODS[:1])])
+@pytest.mark.parametrize(
+    "kind", ["ingest", "study", "finetune", *(METHODS if KILLS > 1 else METHODS[:1])]
+)
 def test_a_killed_run_that_is_started_again_ends_with_the_same_bytes(kind, scans, tmp_path, log):
     job = work(kind, scans, tmp_path)
     began = time.monotonic()

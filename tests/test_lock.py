@@ -65,7 +65,7 @@ def verbs(home, out):
         "export": (("export", home / "run", "--out", out), reserved(out)),
         "finetune": (
             ("finetune", "--weights=scratch", "--store", store, "--task=lesion", "--out", out),
-            reserved(out),
+            held(out),
         ),
         "predict": (("predict", home / "run", home / "archive", "--out", out, *key), reserved(out)),
     }

@@ -121,7 +121,7 @@ def test_too_few_validation_patients_are_said_and_leave_it_uncalibrated(
 
 def test_a_training_that_learns_nothing_is_not_kept(config: Make, tmp_path: Path) -> None:
     budget = Budget(steps=3, batch=8, lr=1e-6, looks=1)
-    with pytest.raises(TrainingError, match=r"not clearly below.*Nothing was written"):
+    with pytest.raises(TrainingError, match=r"not clearly below.*Nothing is kept"):
         finetune(config(budget=budget), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -142,12 +142,57 @@ def test_a_class_that_nobody_trains_is_refused(tmp_path: Path, config: Make) -> 
         finetune(config(store=str(place)), tmp_path / "out")
 
 
-def test_an_output_that_exists_and_weights_that_do_not_are_refused(
+def stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_learning_rate_that_was_trained_is_not_trained_again(
+    classifier: Finetuned, config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as late:
+        late.setattr("hounsfield.classify.finetune.facts_of", stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(config(), tmp_path / "out")
+    assert not (tmp_path / "out" / FILE).exists()
+    monkeypatch.setattr("hounsfield.train.training.Training.update", stop)
+    done = finetune(config(), tmp_path / "out")
+    assert (done.folder / FILE).read_bytes() == (classifier.folder / FILE).read_bytes()
+    assert {path.name for path in done.folder.iterdir()} == {
+        FILE, "config.json", "run.json", "scores.parquet", "curve.parquet",
+    }  # fmt: skip
+
+
+def test_a_finished_run_is_told_again(
+    classifier: Finetuned, config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hounsfield.train.training.Training.update", stop)
+    assert finetune(config(), classifier.folder).lines() == classifier.lines()
+
+
+def test_a_folder_of_another_command_is_refused_and_stays(
+    classifier: Finetuned, config: Make, store: Path, tmp_path: Path
+) -> None:
+    other = Store.open(store)
+    place = write_store(tmp_path / "other", other.read(np.arange(len(other))) + 1, other.index).path
+    before = (classifier.folder / FILE).read_bytes()
+    for changes, said in (
+        ({"task": "kind"}, r"differs in task \('lesion' there, 'kind' now\)\."),
+        ({"store": str(place)}, rf"differs in store \('{other.hash}' there, '\w+' now\)\."),
+        ({"weights": str(classifier.folder)}, r"weights \('scratch' there, '[0-9a-f]{64}' now\)\."),
+    ):
+        with pytest.raises(OutputError, match=said):
+            finetune(config(**changes), classifier.folder)
+    assert (classifier.folder / FILE).read_bytes() == before
+
+
+def test_an_output_of_something_else_and_weights_that_are_not_there_are_refused(
     config: Make, tmp_path: Path
 ) -> None:
-    with pytest.raises(OutputError, match="exists already"):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(OutputError, match="holds something that is no run"):
         finetune(config(), tmp_path)
     with pytest.raises(WeightsError, match="no file at"):
         finetune(config(weights="missing.pth"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     with pytest.raises(WeightsError, match=r"holds no classifier \(classifier\.safetensors\)"):
         load(tmp_path)

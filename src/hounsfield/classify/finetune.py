@@ -1,38 +1,45 @@
-"""`finetune`: one classifier for keeps, trained as a study's cell is, calibrated, written whole."""
+"""`finetune`: one classifier for keeps, trained as a study's cell is, and calibrated."""
 
 import copy
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
-import torch
 from pydantic import Field, PositiveInt
 
 from hounsfield.classify.facts import N_PATIENTS, facts_of
 from hounsfield.classify.kept import Kept, save
+from hounsfield.classify.kept import load as load_kept
 from hounsfield.config import Config
 from hounsfield.data.split import Split, hold_out, missing_classes
 from hounsfield.data.store import Store
 from hounsfield.data.window import Window, ends_of
 from hounsfield.encoder import DEFAULT_WINDOW, Encoder, load_encoder
 from hounsfield.errors import LabelError, TrainingError
-from hounsfield.files import disk_errors, write_json
+from hounsfield.files import check_space, read_object, sweep, write_json, write_parquet
 from hounsfield.judge.declared import SCRATCH
-from hounsfield.lock import new_folder
+from hounsfield.lock import held
 from hounsfield.models.backbone import create
 from hounsfield.models.weights_source import Card
-from hounsfield.provenance import machine, origin
+from hounsfield.provenance import origin
 from hounsfield.seeding import seed_of, stream
 from hounsfield.study import images as store_images
 from hounsfield.study import scores
 from hounsfield.study.classifier import Classifier
 from hounsfield.study.config import Budget
-from hounsfield.study.finetune import fair
+from hounsfield.study.finetune import fair, layer_factors
 from hounsfield.study.task import Bounds, Pooling, Task, TaskConfig, load
 from hounsfield.study.task import Level as TaskLevel
 from hounsfield.study.trained import Trained, labels_of
+from hounsfield.train import checkpoint, run_folder
 from hounsfield.train.device import DeviceName, fabric
+from hounsfield.train.run_folder import CONFIG, RUN
+from hounsfield.train.training import CHECKPOINTS
 from hounsfield.wording import plural
+
+TRIALS = "trials"  # where the learning rates are trained; goes when one of them is kept
 
 
 class FinetuneConfig(Config):
@@ -106,48 +113,39 @@ class Finetuned:
 
 
 def finetune(config: FinetuneConfig, out: Path) -> Finetuned:
-    """Train a classifier and write it into the new folder `out`.
+    """Train a classifier into the folder `out`; go on where an earlier start was cut off.
 
     Patients whom the store's split calls test are not trained on: they score the classifier in
     the end. Without a split all patients take part, and a share of them chooses and calibrates.
 
+    Args:
+        config: All that decides the outcome.
+        out: The run's folder: `config.json`, `trials/` with the state of every learning rate while
+            it is trained, and in the end the classifier, `scores.parquet`, `curve.parquet` and
+            `run.json`.
+
     Raises:
-        OutputError: `out` exists.
+        OutputError: `out` holds a run of another configuration, of another store or other weights.
+        BusyError: Another process is at work in `out`.
         WeightsError, StoreError, ConfigError, LabelError, LeakError: What was given does not fit.
         TrainingError: The training diverged, or learnt next to nothing.
+        InterruptedRun: Stopped by the user; the same command goes on.
     """
-    with new_folder(out) as folder:
+    with held(out):
         store = Store.open(config.store)
         task = _task(config)
         split = _split(task, config)
         encoder = _start(config, store)
-        encoder.backbone.check_size(encoder.image_size)
-        on = fabric(config.device)
-        images = store_images.read(task, on.device)
-        images = replace(images, window=Window(*encoder.window_hu))
-        labels = labels_of(task, split)
-        trained = fair(
-            lambda: copy.deepcopy(encoder.backbone),
-            images,
-            labels,
-            classes=len(task.classes),
-            size=encoder.image_size,
-            budget=config.budget,
-            layer_decay=1.0 if config.weights == SCRATCH else config.budget.layer_decay,
-            seed=seed_of(config.seed, "finetune"),
-            on=on,
-        )
-        if trained.unfinished:
-            raise TrainingError(f"{trained.unfinished}. Nothing was written.")
-        facts, notes = facts_of(task, store, encoder, split, trained)
-        kept = Kept(
-            replace(encoder, backbone=_network(trained).backbone.cpu().eval()),
-            _network(trained).head.cpu().eval(),
-            facts,
-        )
-        save(kept, folder)
-        _write(folder, config, task, trained, split)
-    return Finetuned(out, kept, notes)
+        identity = _identity(config, store, encoder)
+        run_folder.refuse_others(out, identity)
+        sweep(out)
+        if not (out / RUN).exists():
+            _refuse_now(config, encoder, out)
+            run_folder.claim(out, config, identity)
+            trained = _train(config, task, split, encoder, out)
+            _leave(out, task, store, split, encoder, trained)
+        shutil.rmtree(out / TRIALS, ignore_errors=True)
+        return Finetuned(out, load_kept(out), tuple(read_object(out / RUN)["notes"]))
 
 
 def _task(config: FinetuneConfig) -> Task:
@@ -198,32 +196,79 @@ def _start(config: FinetuneConfig, store: Store) -> Encoder:
     return Encoder(backbone, card, config.image_size or store.size, window_hu)
 
 
+def _identity(config: FinetuneConfig, store: Store, encoder: Encoder) -> dict[str, Any]:
+    """All that decides the outcome, plain: where store and weights lie does not."""
+    values = config.model_dump(mode="json", exclude={"device"})
+    content = {"store": store.hash, "weights": encoder.card.sha256 or SCRATCH}
+    return {**values, **content}
+
+
+def _refuse_now(config: FinetuneConfig, encoder: Encoder, out: Path) -> None:
+    """Refuse what the training would refuse later.
+
+    Raises:
+        ConfigError: The image size or the layers' rates do not fit the backbone.
+        DiskError: The disk has no room for the checkpoints.
+    """
+    encoder.backbone.check_size(encoder.image_size)
+    layer_factors(encoder.backbone, _layer_decay(config))
+    taken = sum(checkpoint.taken(path) for path in (out / TRIALS).glob(f"*/{CHECKPOINTS}"))
+    check_space(out, len(config.budget.rates) * checkpoint.room(encoder.backbone) - taken)
+
+
+def _train(
+    config: FinetuneConfig, task: Task, split: Split, encoder: Encoder, out: Path
+) -> Trained:
+    """The best of the trainings.
+
+    Raises:
+        TrainingError: All went wrong. The same command would again, so the folder is let go.
+    """
+    on = fabric(config.device)
+    images = store_images.read(task, on.device)
+    try:
+        trained = fair(
+            lambda: copy.deepcopy(encoder.backbone),
+            replace(images, window=Window(*encoder.window_hu)),
+            labels_of(task, split),
+            classes=len(task.classes),
+            size=encoder.image_size,
+            budget=config.budget,
+            layer_decay=_layer_decay(config),
+            seed=seed_of(config.seed, "finetune"),
+            on=on,
+            folder=out / TRIALS,
+        )
+        if trained.unfinished:
+            raise TrainingError(f"{trained.unfinished}. Nothing is kept.")
+    except TrainingError:
+        shutil.rmtree(out / TRIALS)
+        (out / CONFIG).unlink()
+        raise
+    return trained
+
+
+def _layer_decay(config: FinetuneConfig) -> float:
+    return 1.0 if config.weights == SCRATCH else config.budget.layer_decay
+
+
 def _network(trained: Trained) -> Classifier:
     if trained.model is None:
         raise TypeError("the protocol kept no network")
     return trained.model
 
 
-def _write(
-    folder: Path, config: FinetuneConfig, task: Task, trained: Trained, split: Split
+def _leave(
+    out: Path, task: Task, store: Store, split: Split, encoder: Encoder, trained: Trained
 ) -> None:
-    """Settings, scores and curve beside the classifier, for whoever wants to look again."""
-    write_json(
-        folder / "config.json",
-        {
-            **origin(),
-            "torch": torch.__version__,
-            "machine": machine(),
-            "config": config.model_dump(mode="json"),
-            "task_hash": task.hash,
-        },
-    )
+    """Write the classifier, its scores and its curve, then `run.json`: all is there."""
+    facts, notes = facts_of(task, store, encoder, split, trained)
+    network = _network(trained).cpu().eval()
+    save(Kept(replace(encoder, backbone=network.backbone), network.head, facts), out)
     tables = [
         scores.table(task, task.rows(split.val), trained.val, split="val"),
         scores.table(task, task.rows(split.test), trained.test, split="test"),
     ]
-    with disk_errors(folder):
-        pl.concat(tables).write_parquet(folder / "scores.parquet")
-        curve = pl.DataFrame(trained.curve, infer_schema_length=None)
-        curve.write_parquet(folder / "curve.parquet")
-    write_json(folder / "run.json", {**origin(), "done": True, **trained.facts})
+    write_parquet(out / "scores.parquet", pl.concat(tables))
+    write_parquet(out / "curve.parquet", pl.DataFrame(trained.curve, infer_schema_length=None))
+    write_json(out / RUN, {**origin(), "done": True, **trained.facts, "notes": notes})

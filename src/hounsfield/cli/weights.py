@@ -41,7 +41,9 @@ def finetune(
     weights: Annotated[str, typer.Option(help="scratch, imagenet, a run, a file or a hub id.")],
     store: Annotated[Path, typer.Option(help="A store with labels.")],
     task: Annotated[str, typer.Option(help="The label column.")],
-    out: Annotated[Path, typer.Option(help="A new folder for the classifier.")],
+    out: Annotated[
+        Path, typer.Option(help="The classifier's folder; the same command goes on in it.")
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option(

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,3 +124,12 @@ class Keeper:
     def restore(self, model: nn.Module) -> None:
         """Put the kept weights back."""
         model.load_state_dict(self.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next look is held against."""
+        return {"seen": self.seen, "step": self.step, "score": self.score, "kept": self.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what an earlier process had seen."""
+        self.seen, self.step, self.score = state["seen"], state["step"], state["score"]
+        self.state = state["kept"]

@@ -10,6 +10,7 @@ patients, which shrink with its labels.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,6 +56,7 @@ def fair(
     seed: int,
     on: "Fabric",
     view: str = "supervised",
+    folder: Path | None = None,
 ) -> Trained:
     """Fine-tune once for every learning rate, keep the best, score validation and test.
 
@@ -70,16 +72,19 @@ def fair(
         seed: Of batches and views; equal for the arms of a comparison.
         on: Device and precision.
         view: The recipe that training images go through.
+        folder: Where each learning rate's training leaves its state, shows a bar, and goes on from
+            where it was cut off; without it nothing touches the disk.
 
     Raises:
         DivergedError: The training diverged at every learning rate.
+        InterruptedRun: Stopped by the user, where there is a folder.
     """
     rates = budget.rates if labels.some else (budget.rates[len(budget.rates) // 2],)
     trials = [
         _trial(
             start(), images, labels, rate,
             classes=classes, size=size, budget=budget, layer_decay=layer_decay, seed=seed, on=on,
-            view=view,
+            view=view, folder=folder and folder / str(rate),
         )
         for rate in rates
     ]  # fmt: skip
@@ -143,6 +148,7 @@ def _trial(
     seed: int,
     on: "Fabric",
     view: str,
+    folder: Path | None,
 ) -> _Trial | None:
     """One training at one learning rate; nothing where it diverged."""
     model = Classifier(backbone, classes).to(images.pixels.device)
@@ -163,9 +169,17 @@ def _trial(
             optimiser=OptimConfig(name="adamw", lr=rate, weight_decay=budget.weight_decay),
             schedule=Schedule(steps=budget.steps, warm_up=budget.warm_up),
             seed=seed,
-            config=LoopConfig(log_every=max(1, budget.steps // 50), watch_every=look_every),
+            config=LoopConfig(
+                log_every=max(1, budget.steps // 50),
+                watch_every=look_every,
+                checkpoint_every=look_every,
+                tensorboard=False,
+            ),
             watch=keeper if labels.enough else None,
+            memory=keeper,
             fabric=on,
+            folder=folder,
+            label=f"learning rate {rate:g}" if folder else None,
             factors=layer_factors(backbone, layer_decay),
         )
     except DivergedError:

@@ -23,7 +23,7 @@ from hounsfield.train.interrupt import listening
 from hounsfield.train.log import bar_over
 from hounsfield.train.optim import OptimConfig
 from hounsfield.train.schedule import Schedule
-from hounsfield.train.training import CHECKPOINTS, LoopConfig, Training, Watch
+from hounsfield.train.training import CHECKPOINTS, LoopConfig, Memory, Training, Watch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -80,6 +80,7 @@ def fit(
     label: str | None = None,
     watch: Watch | None = None,
     factors: Mapping[nn.Parameter, float] | None = None,
+    memory: Memory | None = None,
 ) -> Fitted:
     """Train `model` in place, on the device of `fabric`.
 
@@ -101,6 +102,7 @@ def fit(
         watch: Called every `watch_every` steps with the model in eval mode and the latest line of
             metrics; what it returns is logged, what it raises ends the training.
         factors: Of the learning rates of some parameters; that of the others is 1.
+        memory: Of `watch`, where it has one: a run that was cut off goes on with it.
 
     Raises:
         TrainingError: What `watch` raises.
@@ -127,6 +129,7 @@ def fit(
             fabric=fabric,
             folder=folder,
             factors=factors,
+            memory=memory,
         )
         pace = _Pace(batches, images, first=training.step)
         with (

@@ -4,7 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from pydantic import Field, PositiveInt
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 B = TypeVar("B")
 Watch = Callable[[nn.Module, Mapping[str, float]], Mapping[str, float]]
 CHECKPOINTS = "checkpoints"
+
+
+class Memory(Protocol):
+    """What a watch remembers from look to look; it goes into checkpoints and comes out of them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors."""
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """Be as it was then."""
 
 
 class LoopConfig(Config):
@@ -70,9 +80,10 @@ class Training:
         fabric: "Fabric",
         folder: Path | None,
         factors: Mapping[nn.Parameter, float] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.rates, self.schedule, self.seed, self.config = rates, schedule, seed, config
-        self.fabric, self.folder = fabric, folder
+        self.fabric, self.folder, self.memory = fabric, folder, memory
         self.model = model.train()
         self.model.to(memory_format=torch.channels_last)
         self._wrapped = fabric.setup_module(_Objective(self.model))
@@ -190,6 +201,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
+            "memory": None if self.memory is None else self.memory.state_dict(),
             "mean": self._mean.state(),
             "first_loss": self._first_loss,
             "line": self._line,
@@ -213,6 +225,8 @@ class Training:
         self._optimiser.load_state_dict(state["optimiser"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
+        if self.memory is not None:
+            self.memory.load_state_dict(state["memory"])
         self._mean = _Mean(state["mean"])
         self._first_loss, self._line = state["first_loss"], state["line"]
         self._looked_at = state["looked_at"]
