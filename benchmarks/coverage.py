@@ -2,32 +2,50 @@
 
     python benchmarks/coverage.py [--studies 1000] [--seed 0] [--only fixed|folds]
 
-Prints `name value` lines in percent. `type1_*`: equal arms called different at the 5 % level.
-`coverage_*`: 95 % intervals that hold the truth. `typical_*`: the parts of the variance of a
-difference, for one patient and one repeat, in thousandths. The worlds are in `simulated/`.
+Prints `name value` lines in percent, of studies with 2, 3 and 5 repeats:
+
+- `coverage_*`: 95 % intervals that hold the truth;
+- `type1_*`: equal arms called different at the 5 % level;
+- `type1_calm_*`: the same among the quarter of the studies whose repeats varied least;
+- `power_*`: arms called different that differ by 2.8 standard errors, which a test that knew the
+  standard error would find in 80 %;
+- `type1_naive_t_*`, `type1_as_if_fixed_*`: by the t test over repeats, and by the interval for a
+  fixed test set, which is not made for folds.
+
+`typical_*`: the parts of the variance of a difference, for one patient and one repeat, in
+thousandths. The worlds are in `simulated/`.
 """
 
 import argparse
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from hounsfield.judge import metrics
-from hounsfield.judge.jackknife import Intervals, components, contrast, level
-from hounsfield.judge.metrics import Measured, Truth
+from hounsfield.judge.answers import ALPHA
+from hounsfield.judge.jackknife import components, contrast, level
+from hounsfield.judge.metrics import Measured
 from hounsfield.judge.power import pilot
 from hounsfield.judge.questions import Question, questions
-from hounsfield.judge.view import patient_df
+from hounsfield.judge.view import of_repeats, patient_df
 from hounsfield.seeding import stream
 from simulated import fixed, folds
 
 Floats = NDArray[np.float64]
+Study = tuple[Measured, Floats]  # what was measured, and the arms' true AUC (fractions,)
 
-FIXED = ((16, 0.80), (50, 0.80), (16, 0.95))  # patients, AUC at the small fraction
-FOLDS = ((16, 8), (50, 8), (16, 30), (50, 30))  # patients, features that a model must weigh
+FIXED = ((16, 0.80), (50, 0.80), (80, 0.80), (16, 0.95))  # patients, AUC at the small fraction
+PATIENTS = (16, 50, 80)
+FEATURES = {8: "", 30: "_hard"}  # that a model must weigh
+QUARTER, TENTH = (1.0, 0.25), (1.0, 0.1)  # fractions
+FOLDS = (
+    *((5, count, features, QUARTER) for features in FEATURES for count in PATIENTS),
+    *((3, 50, features, TENTH) for features in FEATURES),
+)  # folds, patients, features, fractions
+REPEATS = (5, 3, 2)
+FOUND = stats.norm.ppf(0.975) + stats.norm.ppf(0.80)  # standard errors
 
 
 def main() -> None:
@@ -40,16 +58,15 @@ def main() -> None:
     if options.only != "folds":
         show_typical(options.seed, options.studies)
         for patients, auc in FIXED:
-            show(
-                fixed_counts(options.seed, options.studies, patients, auc),
-                f"{patients}_patients" + ("" if auc == 0.80 else f"_auc_{100 * auc:.0f}"),
-            )
+            made = fixed_studies(options.seed, options.studies, patients, auc)
+            suffix = "" if auc == 0.80 else f"_auc_{100 * auc:.0f}"
+            show(made, fixed.FRACTIONS, 1, f"{patients}_patients{suffix}")
     if options.only != "fixed":
-        for patients, features in FOLDS:
-            show(
-                fold_counts(options.seed, options.studies, patients, features),
-                f"{patients}_patients_folds" + ("" if features == 8 else "_hard"),
-            )
+        for n_folds, patients, features, fractions in FOLDS:
+            world = n_folds, patients, features, fractions
+            made = fold_studies(options.seed, options.studies, *world)
+            suffix = f"{patients}_patients_{n_folds}_folds{FEATURES[features]}"
+            show(made, fractions, n_folds, suffix)
 
 
 def show_typical(seed: int, studies: int) -> None:
@@ -70,75 +87,90 @@ def show_typical(seed: int, studies: int) -> None:
         print(f"typical_{name} {1000 * value:.2f}", flush=True)
 
 
-def show(counts: Iterator[dict[str, float]], suffix: str) -> None:
-    """Print the mean of each count in percent."""
-    total: Counter[str] = Counter()
-    studies = 0
-    for one in counts:
-        studies += 1
-        total.update(one)
-    for name, count in total.items():
-        print(f"{name}_{suffix} {100 * count / studies:.1f}", flush=True)
-
-
-def fixed_counts(seed: int, studies: int, patients: int, auc: float) -> Iterator[dict[str, float]]:
-    """What each study on a fixed test set adds to each count."""
-    true = np.array([fixed.TRUE_AUC[auc]] * len(fixed.ARMS))
+def fixed_studies(seed: int, studies: int, patients: int, auc: float) -> Iterator[Study]:
+    """Studies on a fixed test set."""
     for number in range(studies):
         rng = stream(seed, "fixed", patients, str(auc), number)
-        yield counted(*fixed.study(rng, patients, auc), true, fixed.FRACTIONS)
+        yield metrics.auc(*fixed.study(rng, patients, auc)), np.array(fixed.TRUE_AUC[auc])
 
 
-def fold_counts(
-    seed: int, studies: int, patients: int, features: int
-) -> Iterator[dict[str, float]]:
-    """What each cross-validated study adds; what is true of an arm is its mean over all studies."""
-    made = [
-        folds.study(stream(seed, "folds", patients, features, number), patients, features)
-        for number in range(studies)
-    ]
-    true = np.mean([one.true for one in made], axis=(0, 1))  # (fractions,), both arms alike
-    for one in made:
-        yield counted(one.logits, one.truth, np.stack([true] * folds.ARMS), folds.FRACTIONS)
+def fold_studies(
+    seed: int,
+    studies: int,
+    n_folds: int,
+    patients: int,
+    features: int,
+    fractions: tuple[float, ...],
+) -> Iterator[Study]:
+    """Cross-validated studies."""
+    for number in range(studies):
+        rng = stream(seed, "folds", n_folds, patients, features, number)
+        made = folds.study(rng, patients, features, n_folds=n_folds, fractions=fractions)
+        yield metrics.auc(made.logits, made.truth), made.true.mean(axis=0)  # the arms are alike
 
 
-def counted(
-    logits: Floats, truth: Truth, true: Floats, fractions: tuple[float, ...]
-) -> dict[str, float]:
-    """What one study adds to each count, at the small fraction and between the two."""
-    measured = metrics.auc(logits, truth)
-    n_folds = len(np.unique(truth.folds))
-    found: dict[str, list[float]] = {}
-    for question in questions(("one", "other"), fractions):
-        theta, interval = answered(measured, question, n_folds)
-        at = "_full" if question.fraction == fractions[0] else ""
-        if question.single:
-            truly = (question.weights * true).sum()
-            held = float(interval.low <= truly <= interval.high)
-            name = "coverage_arm" if question.kind == "level" else "coverage_curve_area"
-            found.setdefault(name + at, []).append(held)
-        elif question.baseline is not None:
-            rejected = float(interval.p < 0.05)
-            found[f"type1_{question.kind}{at}"] = [rejected]
-            if question.kind == "difference":
-                found[f"undecided_equal_arms{at}"] = [1 - rejected]
-                naive = stats.ttest_1samp(theta, 0.0).pvalue
-                found[f"type1_naive_t{at}"] = [float(naive < 0.05)]
-                if n_folds > 1:
-                    _, plain = answered(measured, question, 1)
-                    found[f"type1_as_if_fixed{at}"] = [float(plain.p < 0.05)]
-    return {name: float(np.mean(values)) for name, values in found.items()}
+def show(made: Iterable[Study], fractions: tuple[float, ...], n_folds: int, suffix: str) -> None:
+    """Print every figure of these studies; what is true of an arm is its mean over them."""
+    asked = questions(("one", "other"), fractions)
+    seen: dict[int, list[Floats]] = {repeats: [] for repeats in REPEATS}
+    truths = []
+    for measured, true in made:
+        truths.append(true)
+        for repeats in REPEATS:
+            some = of_repeats(measured, np.arange(max(REPEATS)) < repeats)
+            seen[repeats].append(answered(some, asked, n_folds))
+    arms_true = np.mean(truths, axis=0)
+    for repeats in REPEATS:
+        figures: dict[str, list[float]] = {}
+        for question, found in zip(asked, np.swapaxes(seen[repeats], 0, 1), strict=True):
+            true = (question.weights @ arms_true).sum()
+            for name, share in shares(question, found, true, repeats):
+                full = "_full" if question.fraction == fractions[0] else ""
+                figures.setdefault(f"{name}{full}", []).append(share)  # one for each arm
+        for name, both in figures.items():
+            print(f"{name}_{suffix}_{repeats}_repeats {100 * np.mean(both):.1f}", flush=True)
 
 
-def answered(measured: Measured, question: Question, n_folds: int) -> tuple[Floats, Intervals]:
-    """The estimates (repeats,) of a question, and its interval."""
-    theta = np.tensordot(question.weights, measured.value, 2)
-    without = np.tensordot(question.weights, measured.without, 2)
-    if question.single:
-        df = measured.scarcest - 1.0
-        return theta, level(theta, without, df, floor=measured.floor, folds=n_folds)
-    df = patient_df(measured, question.weights[None])[0]
-    return theta, contrast(theta, without, df, folds=n_folds)
+def answered(measured: Measured, asked: Sequence[Question], n_folds: int) -> Floats:
+    """What a study says of each question (questions, 5).
+
+    Estimate, limits, variance over repeats, and p of a difference as if the test set were fixed.
+    """
+    weights = np.stack([one.weights for one in asked])
+    single = np.array([one.single for one in asked])
+    felt = np.full(len(asked), n_folds)
+    theta = np.tensordot(weights, measured.value, 2)
+    without = np.tensordot(weights, measured.without, 2)
+    df = np.where(single, measured.scarcest - 1.0, patient_df(measured, weights))
+    rows = np.full((len(asked), 5), np.nan)
+    rows[:, 0], rows[:, 3] = theta.mean(axis=-1), theta.var(axis=-1, ddof=1)
+    for count in np.unique(felt):
+        here = ~single & (felt == count)
+        found = contrast(theta[here], without[here], df[here], folds=int(count))
+        rows[here, 1:3] = np.stack([found.low, found.high], axis=-1)
+    rows[~single, 4] = contrast(theta[~single], without[~single], df[~single]).p
+    found = level(theta[single], without[single], df[single], floor=measured.floor, folds=n_folds)
+    rows[single, 1:3] = np.stack([found.low, found.high], axis=-1)
+    return rows
+
+
+def shares(
+    question: Question, found: Floats, true: float, repeats: int
+) -> Iterator[tuple[str, float]]:
+    """Figures of studies (studies, 5), rows of `answered`; those without an interval left out."""
+    estimate, low, high, unrest, plain = found[~np.isnan(found[:, 1])].T
+    held = (low <= true) & (true <= high)
+    if question.baseline is None:
+        yield f"coverage_{question.kind}", held.mean()
+        return
+    yield f"type1_{question.kind}", 1 - held.mean()
+    yield f"type1_calm_{question.kind}", 1 - held[unrest <= np.quantile(unrest, 0.25)].mean()
+    apart = FOUND * estimate.std()
+    yield f"power_{question.kind}", np.mean([low > -apart, high < apart])
+    if question.kind == "difference":
+        naive = np.abs(estimate) / np.sqrt(unrest / repeats)
+        yield "type1_naive_t", (naive > stats.t.ppf(1 - ALPHA / 2, repeats - 1)).mean()
+        yield "type1_as_if_fixed", (plain < ALPHA).mean()
 
 
 if __name__ == "__main__":

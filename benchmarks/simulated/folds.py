@@ -17,8 +17,6 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 ARMS = 2
-FOLDS = 5
-FRACTIONS = (1.0, 0.25)
 REPEATS = 5
 POSITIVE_SHARE = 0.43  # of patients
 SLICES = (8, 20)  # of a patient
@@ -46,13 +44,22 @@ class FoldStudy:
     true: Floats
 
 
-def study(rng: np.random.Generator, patients: int, features: int) -> FoldStudy:
+def study(
+    rng: np.random.Generator,
+    patients: int,
+    features: int,
+    *,
+    n_folds: int,
+    fractions: tuple[float, ...],
+) -> FoldStudy:
     """One study; few patients and many features make the training matter more."""
     owner, positive = images(rng, patients)
     ill = np.bincount(owner, weights=positive) > 0
-    folds = deal(rng, ill)
+    folds = deal(rng, ill, n_folds)
     x = drawn(rng, owner, positive, patients, features)
-    learn = np.stack([drawn_for_training(rng, ill, folds) for _ in range(REPEATS)], axis=1)
+    learn = np.stack(
+        [drawn_for_training(rng, ill, folds, fractions) for _ in range(REPEATS)], axis=1
+    )
     weights = trained(x, owner, positive, learn)  # (arms, fractions, repeats, folds, features)
     weights += (
         JITTER * np.linalg.norm(weights, axis=-1, keepdims=True) * rng.normal(size=weights.shape)
@@ -82,11 +89,11 @@ def images(rng: np.random.Generator, patients: int) -> tuple[NDArray[np.int64], 
     return owner, positive
 
 
-def deal(rng: np.random.Generator, ill: Bools) -> NDArray[np.int64]:
+def deal(rng: np.random.Generator, ill: Bools, n_folds: int) -> NDArray[np.int64]:
     """A fold for each patient, the positive and the negative ones dealt out evenly."""
     folds = np.zeros(len(ill), dtype=np.int64)
     order = np.concatenate([rng.permutation(np.flatnonzero(ill == kind)) for kind in (True, False)])
-    folds[order] = np.arange(len(ill)) % FOLDS
+    folds[order] = np.arange(len(ill)) % n_folds
     return folds
 
 
@@ -110,13 +117,15 @@ def drawn(
     return x
 
 
-def drawn_for_training(rng: np.random.Generator, ill: Bools, folds: NDArray[np.int64]) -> Bools:
+def drawn_for_training(
+    rng: np.random.Generator, ill: Bools, folds: NDArray[np.int64], fractions: tuple[float, ...]
+) -> Bools:
     """Who trains each fold's model at each fraction (fractions, folds, patients), nested."""
-    learn = np.zeros((len(FRACTIONS), FOLDS, len(ill)), dtype=bool)
-    for fold in range(FOLDS):
+    learn = np.zeros((len(fractions), folds.max() + 1, len(ill)), dtype=bool)
+    for fold in range(learn.shape[1]):
         for kind in (True, False):
             there = rng.permutation(np.flatnonzero((ill == kind) & (folds != fold)))
-            for place, fraction in enumerate(FRACTIONS):
+            for place, fraction in enumerate(fractions):
                 learn[place, fold, there[: max(round(fraction * len(there)), 2)]] = True
     return learn
 
