@@ -28,7 +28,7 @@ from hounsfield.judge.answers import ALPHA
 from hounsfield.judge.jackknife import components, contrast, level
 from hounsfield.judge.metrics import Measured
 from hounsfield.judge.power import pilot
-from hounsfield.judge.questions import Question, questions
+from hounsfield.judge.questions import Question, folds_felt, questions
 from hounsfield.judge.view import of_repeats, patient_df
 from hounsfield.seeding import stream
 from simulated import fixed, folds
@@ -138,7 +138,7 @@ def answered(measured: Measured, asked: Sequence[Question], n_folds: int) -> Flo
     """
     weights = np.stack([one.weights for one in asked])
     single = np.array([one.single for one in asked])
-    felt = np.full(len(asked), n_folds)
+    felt = np.array([folds_felt(one.kind, n_folds) for one in asked])
     theta = np.tensordot(weights, measured.value, 2)
     without = np.tensordot(weights, measured.without, 2)
     df = np.where(single, measured.scarcest - 1.0, patient_df(measured, weights))
@@ -168,8 +168,8 @@ def shares(
     apart = FOUND * estimate.std()
     yield f"power_{question.kind}", np.mean([low > -apart, high < apart])
     if question.kind == "difference":
-        naive = np.abs(estimate) / np.sqrt(unrest / repeats)
-        yield "type1_naive_t", (naive > stats.t.ppf(1 - ALPHA / 2, repeats - 1)).mean()
+        limit = stats.t.ppf(1 - ALPHA / 2, repeats - 1) ** 2
+        yield "type1_naive_t", (estimate**2 * repeats > limit * unrest).mean()
         yield "type1_as_if_fixed", (plain < ALPHA).mean()
 
 

@@ -44,11 +44,13 @@ def slow_parts(theta, rows, folds):
         for one in rows
     ]
     off = [covariance[r][s] for r in range(repeats) for s in range(repeats) if r != s]
-    between, shared = np.var(theta, ddof=1), max(np.mean(off), 0)
+    own, shared = np.mean([covariance[r][r] for r in range(repeats)]), max(np.mean(off), 0)
+    between = max(np.var(theta, ddof=1), own - shared)
     whole = np.mean(covariance)
     if folds == 1:
         return between / repeats, shared, whole
-    return between, shared * folds / (folds - 1), whole
+    tests, trains = 1 / folds, 1 - 1 / folds  # shares of the patients
+    return between * (1 / repeats + tests / trains), shared * (1 + tests / trains), whole
 
 
 def slow_half(of_repeats, of_patients, repeats, patient_df):
@@ -169,6 +171,19 @@ def test_one_repeat_knows_the_patients_only():
     half = stats.t.ppf(0.975, 6.0) * np.sqrt((n - 1) / n * ((rows - rows.mean()) ** 2).sum())
     assert ours.df == pytest.approx(6.0)
     assert ours.high - ours.estimate == pytest.approx(half)
+
+
+def test_repeats_vary_at_least_by_the_mean_square_of_patients_by_repeats():
+    rng = np.random.default_rng(0)
+    repeats, patients = 3, 20
+    cells = 2 * rng.normal(size=patients) + rng.normal(size=(repeats, patients))
+    cells -= cells.mean(axis=1, keepdims=True)  # by luck all repeats come out alike
+    both = cells - cells.mean(axis=0)  # what rows and columns leave in a two-way table
+    square = (both**2).sum() / ((repeats - 1) * (patients - 1))
+    without = (cells.sum(axis=1, keepdims=True) - cells) / (patients - 1)
+    parts = jackknife.components(cells.mean(axis=1), without)
+    assert parts.repeats == pytest.approx(0)
+    assert jackknife.spread(parts, folds=1)[0] == pytest.approx(square / patients / repeats)
 
 
 def test_no_variation_gives_no_interval():

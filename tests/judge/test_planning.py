@@ -1,7 +1,6 @@
 """`hounsfield power DIR`: a judged study as the pilot of the next."""
 
 import numpy as np
-import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -13,24 +12,19 @@ from hounsfield.judge.power import Pilot
 from hounsfield.judge.results import judge
 
 
-def test_a_plan_for_the_pilots_own_size_is_what_its_results_say(tmp_path, fake_study):
-    folder = fake_study().write(tmp_path / "s")
-    told = (
-        judge(folder)
-        .table.filter(
-            pl.col("kind") == "difference",
-            pl.col("level") == "slice",
-            pl.col("metric") == "auc",
-            pl.col("arm") == "spark",
-            pl.col("baseline") == "scratch",
-            pl.col("fraction") == 0.1,
-        )["smallest_effect"]
-        .item()
-    )
-    plan = plans(folder, patients=[24], repeats=[3])[0]
-    assert plan.comparisons == 2
-    assert plan.rows[0].smallest_effect == pytest.approx(told)
-    assert plan.rows[0].low < told < plan.rows[0].high
+@pytest.mark.parametrize("folds", [0, 3])
+def test_plans_for_the_pilots_own_size_are_what_its_results_say(tmp_path, fake_study, folds):
+    folder = fake_study(folds=folds).write(tmp_path / "s")
+    table = judge(folder).table.filter(level="slice", metric="auc", arm="spark", fraction=0.1)
+    contrast, drops = plans(folder, patients=[24], repeats=[3])
+    assert (contrast.comparisons, drops.comparisons) == (2, 1)
+    for plan, kind, baseline in (
+        (contrast, "difference", "scratch"),
+        (drops, "drop_difference", "moco_v2"),
+    ):
+        told = table.filter(kind=kind, baseline=baseline)["smallest_effect"].item()
+        assert plan.rows[0].smallest_effect == pytest.approx(told)
+        assert plan.rows[0].low < told < plan.rows[0].high
 
 
 def test_there_is_a_plan_for_the_contrast_and_for_each_hypothesis(tmp_path, fake_study):

@@ -107,7 +107,7 @@ def test_endless_repeats_cannot_get_below_the_floor():
 
 def test_repeats_cannot_average_out_what_folds_share():
     folded = Pilot(PILOT.patients, PILOT.repeats, PILOT.both, PILOT.patient_df, folds=5)
-    error = np.sqrt(0.0005 + 0.017 / 50 + 1.25 * 0.055 / 50)
+    error = np.sqrt(0.25 * (0.0005 + 0.017 / 50) + 1.25 * 0.055 / 50)
     assert power.floor_of_repeats(folded, patients=50) > 2.7 * error
     assert power.floor_of_repeats(PILOT, patients=50) < 2.7 * error
 

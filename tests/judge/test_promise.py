@@ -39,6 +39,18 @@ def test_equal_arms_are_rarely_called_different_and_often_by_the_t_test_over_rep
     assert naive >= 30
 
 
+def test_few_repeats_that_agree_by_luck_do_not_make_equal_arms_different():
+    """In 4,000 two-way layouts, whose repeats vary by patient alone; without its floor 13 %."""
+    rng = np.random.default_rng(0)
+    cells = rng.normal(size=(4000, 1, 16)) + np.sqrt(2) * rng.normal(size=(4000, 3, 16))
+    theta = cells.mean(axis=-1)
+    without = (cells.sum(axis=-1, keepdims=True) - cells) / 15
+    wrong = contrast(theta, without, 15.0).p < 0.05
+    unrest = theta.var(axis=-1)
+    assert wrong[unrest <= np.quantile(unrest, 0.25)].mean() < 0.05
+    assert wrong.mean() < 0.05
+
+
 def test_the_bootstrap_of_patients_and_repeats_sees_the_same_spread(world):
     """Win matrices weighted by how often each patient was drawn: a second road to the variance."""
     logits, truth = world.study(stream(8), 50, 0.80)

@@ -8,7 +8,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from hounsfield.errors import InputError, LeakError
+from hounsfield.judge import metrics
+from hounsfield.judge.declared import declared
+from hounsfield.judge.jackknife import contrast
+from hounsfield.judge.questions import questions
 from hounsfield.judge.results import is_judged, judge
+from hounsfield.judge.scores import boards, read_cells, read_facts
+from hounsfield.judge.view import measure, patient_df
 
 
 def cells_of(folder):
@@ -256,6 +262,32 @@ def test_folds_are_ranked_within_and_judged_together(tmp_path, fake_study):
             weights.append(cell["label"].sum() * (1 - cell["label"]).sum())
     assert row["estimate"].item() == pytest.approx(np.average(parts, weights=weights))
     assert (row["folds"].item(), row["n_patients"].item()) == (3, 24)
+
+
+def test_drops_are_spared_what_folds_do_to_differences(tmp_path, fake_study):
+    folder = fake_study(folds=3, fractions=(1.0, 0.1)).write(tmp_path / "s")
+    facts = read_facts(folder)
+    known = declared(facts)
+    (board,) = boards(read_cells(folder, facts, known)[0], known)
+    measured = measure(metrics.auc, board)
+    table = rows(judge(folder).table, level="slice", metric="auc", arm="spark", baseline="scratch")
+    for kind, folds in (("difference", 3), ("drop_difference", 1), ("curve_area_difference", 3)):
+        question = next(
+            one
+            for one in questions(board.arms, board.fractions)
+            if (one.kind, one.arm, one.baseline) == (kind, "spark", "scratch")
+        )
+        weights = question.weights[None]
+        expected = contrast(
+            np.tensordot(weights, measured.value, 2),
+            np.tensordot(weights, measured.without, 2),
+            patient_df(measured, weights),
+            folds=folds,
+        )
+        row = rows(table, kind=kind)[0]
+        assert (row["low"].item(), row["high"].item()) == pytest.approx(
+            (expected.low.item(), expected.high.item())
+        )
 
 
 def test_few_repeats_of_folds_give_intervals_of_arms_but_none_of_differences(tmp_path, fake_study):

@@ -247,6 +247,14 @@ def test_limits_name_what_failed_is_unfinished_or_absent(tmp_path: Path) -> None
     assert "In 1 cell of SparK the training loss did not clearly fall" in told
 
 
+def test_the_paragraph_on_statistics_says_what_a_cross_validation_widens(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path / "study", rich=False)
+    assert "Nadeau" not in methods(read(folder), [])
+    told = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps(told | {"folds": 5}))
+    assert "after Nadeau and Bengio (2003); drops" in methods(read(folder), [])
+
+
 def test_the_checklist_leaves_to_the_author_what_no_study_can_know(out: Path) -> None:
     text = (out / "methods.md").read_text()
     items = re.findall(r"^- \[([x ])\] \*\*(\d+)\. (.+?)\.\*\*", text, flags=re.MULTILINE)

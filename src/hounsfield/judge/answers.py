@@ -10,7 +10,7 @@ from hounsfield.judge import labels_saved, limits, metrics
 from hounsfield.judge.jackknife import Intervals, components, contrast, level
 from hounsfield.judge.metrics import Bools, Floats, Measured, Truth
 from hounsfield.judge.power import pilot, smallest_effect
-from hounsfield.judge.questions import Question, questions, reach
+from hounsfield.judge.questions import Question, folds_felt, questions, reach
 from hounsfield.judge.scores import Board
 from hounsfield.judge.view import Metric, at_level, measure, of_repeats, patient_df
 from hounsfield.wording import percent, plural
@@ -153,15 +153,16 @@ def _with_intervals(
 
 
 def _by_repeats(board: Board, asked: Sequence[Question]) -> Iterator[tuple[Bools, list[Question]]]:
-    """Questions of one sort, single arms or contrasts, with the repeats complete for them.
+    """Questions of one sort (levels, differences or drops), with the repeats complete for them.
 
     Repeats are paired: one that lacks a cell of the question is used for none of its cells.
     """
-    groups: dict[tuple[bool, bytes], list[Question]] = {}
+    groups: dict[tuple[bool, int, bytes], list[Question]] = {}
     for question in asked:
         repeats = board.complete[question.weights != 0].all(axis=0)
-        groups.setdefault((question.single, repeats.tobytes()), []).append(question)
-    for (_, repeats), group in groups.items():
+        sort = question.single, folds_felt(question.kind, board.folds), repeats.tobytes()
+        groups.setdefault(sort, []).append(question)
+    for (*_, repeats), group in groups.items():
         yield np.frombuffer(repeats, dtype=np.bool_), group
 
 
@@ -222,7 +223,7 @@ def _contrasts(
     theta = np.tensordot(weights, measured.value, 2)  # (questions, repeats)
     without = np.tensordot(weights, measured.without, 2)  # (questions, repeats, patients)
     df = patient_df(measured, weights)
-    folds = blanks[0].folds
+    folds = folds_felt(blanks[0].kind, blanks[0].folds)
     found = contrast(theta, without, df, folds=folds)
     tested = blanks[0].metric == PRIMARY_METRIC
     effects = np.full(len(blanks), np.nan)

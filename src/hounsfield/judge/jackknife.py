@@ -5,11 +5,16 @@ of a mean over repeats has one part that shrinks with repeats and one that shrin
 and the second is read off the delete-one-patient jackknife covariance *between* repeats. Degrees
 of freedom after Satterthwaite (1946) as in Hillis (2007), with a term for the patients too.
 
+The variance of a few repeats comes out small by luck now and then. It is made of what repeats vary
+by on any patients and of what patients and repeats vary by together; the second is known from all
+patients, and the whole is never taken for less.
+
 Cross-validation needs more: the patients that judge one fold train the others, and all repeats
 draw their training sets from the same patients, so repeats average out less than they seem to.
-There the repeats' part is not divided by their number, and the patients' part grows by
-folds / (folds - 1), the ratio of all patients to those that train (after Nadeau and Bengio 2003).
-This is a remedy found by simulation, not derived; `benchmarks/coverage.py` shows what it holds.
+There both parts grow with the patients that test for each that trains, 1 / (folds - 1): the
+variance over repeats counts 1 / repeats + 1 / (folds - 1) times (Nadeau and Bengio 2003), that of
+patients 1 + 1 / (folds - 1) times. Drops do not need it (`questions.folds_felt`). This is a remedy
+found by simulation, not derived; `benchmarks/coverage.py` shows what it holds.
 
 Every function takes estimates (..., repeats) and their delete-one-patient values
 (..., repeats, patients); leading axes are separate questions, answered at once.
@@ -65,6 +70,11 @@ class Components:
     n_repeats: int
     n_patients: int
 
+    @property
+    def crossed(self) -> Floats:
+        """What patients and repeats vary by together, within one repeat; at least 0."""
+        return np.maximum(self.own - self.shared, 0.0)
+
 
 def components(theta: Floats, without: Floats) -> Components:
     """The parts of the variance; with one repeat its own jackknife variance is all there is."""
@@ -85,9 +95,9 @@ def spread(parts: Components, *, folds: int) -> tuple[Floats, Floats]:
         parts: Of one repeat's estimate.
         folds: 1 for a fixed test set.
     """
-    if folds == 1:
-        return parts.repeats / parts.n_repeats, parts.shared
-    return parts.repeats, parts.shared * folds / (folds - 1)
+    again = 1 / (folds - 1) if folds > 1 else 0.0  # patients that test, for each that trains
+    of_repeats = np.maximum(parts.repeats, parts.crossed)
+    return of_repeats * (1 / parts.n_repeats + again), parts.shared * (1 + again)
 
 
 def contrast(
@@ -103,7 +113,7 @@ def contrast(
         theta: Difference in each repeat (..., repeats).
         without: The same without each patient (..., repeats, patients).
         patient_df: Degrees of freedom of the patients' part (...,), from `welch_df`.
-        folds: Of the cross-validation, 1 for a fixed test set.
+        folds: Of the cross-validation, as far as the questions feel it; 1 for a fixed test set.
     """
     of_repeats, of_patients = spread(components(theta, without), folds=folds)
     mean = theta.mean(axis=-1)
@@ -129,7 +139,7 @@ def level(
         without: The same without each patient (..., repeats, patients).
         patient_df: Degrees of freedom of the patients' part: scarcest side's patients less one.
         floor: Values are kept this far from 0 and 1.
-        folds: Of the cross-validation, 1 for a fixed test set.
+        folds: Of the cross-validation, as far as the questions feel it; 1 for a fixed test set.
     """
     of_repeats, of_patients = spread(components(theta, without), folds=folds)
     n_repeats, n_patients = without.shape[-2:]

@@ -13,7 +13,7 @@ from hounsfield.judge.declared import Primary, declared
 from hounsfield.judge.jackknife import components
 from hounsfield.judge.metrics import Floats
 from hounsfield.judge.power import Pilot
-from hounsfield.judge.questions import Question, questions, reach
+from hounsfield.judge.questions import Question, folds_felt, questions, reach
 from hounsfield.judge.scores import Board, boards, read_cells, read_facts
 from hounsfield.judge.view import at_level, measure, of_repeats, patient_df
 from hounsfield.wording import plural
@@ -193,7 +193,8 @@ def _pilot(board: Board, level: str, question: Question) -> tuple[Pilot, int]:
     without = np.tensordot(weights, measured.without, 2)[0]
     df = patient_df(measured, weights)[0]
     parts = components(theta, without)
-    return power.pilot(parts, df, folds=board.folds), int(repeats.sum())
+    felt = folds_felt(question.kind, board.folds)
+    return power.pilot(parts, df, folds=felt), int(repeats.sum())
 
 
 def _row(pilot: Pilot, patients: int, repeats: int, alpha: float) -> Row:

@@ -58,11 +58,10 @@ def pilot(parts: Components, patient_df: Floats | float, *, folds: int = 1) -> P
 
     With a single repeat nothing is known of training: `repeats` and `both` are 0.
     """
-    crossed = np.maximum(parts.own - parts.shared, 0.0)
     return Pilot(
         patients=parts.n_patients * parts.shared,
-        repeats=np.maximum(parts.repeats - crossed, 0.0),
-        both=parts.n_patients * crossed,
+        repeats=np.maximum(parts.repeats - parts.crossed, 0.0),
+        both=parts.n_patients * parts.crossed,
         patient_df=np.asarray(patient_df, dtype=np.float64),
         folds=folds,
     )
@@ -144,10 +143,11 @@ def patients_needed(of: Pilot, effect: float, *, repeats: int, alpha: float = 0.
 def _error(of: Pilot, patients: int, repeats: int) -> tuple[Floats, Floats]:
     """Standard error (...,) and degrees of freedom of a planned study."""
     from_patients, crossed = of.patients / patients, of.both / patients
+    own = from_patients + crossed
     if repeats == 1:  # nothing but the patients can be measured
-        parts = Components(np.zeros_like(crossed), from_patients + crossed, crossed, 1, patients)
+        parts = Components(np.zeros_like(own), own, own, 1, patients)
     else:
-        parts = Components(of.repeats + crossed, from_patients, crossed, repeats, patients)
+        parts = Components(of.repeats + crossed, from_patients, own, repeats, patients)
     of_repeats, of_patients = spread(parts, folds=of.folds)
     variance = of_repeats + of_patients
     below = of_repeats**2 / max(repeats - 1, 1) + of_patients**2 / (patients - 1)

@@ -43,6 +43,15 @@ def reach(kind: str) -> float:
     return 2.0 if kind == "drop_difference" else 1.0
 
 
+def folds_felt(kind: str, folds: int) -> int:
+    """How many folds an interval of this kind must allow for; 1 where none.
+
+    What the patients of a fold do to the models that they train, they do with all and with few
+    labels: it goes out of a drop, and of a difference of drops.
+    """
+    return 1 if kind in ("drop", "drop_difference") else folds
+
+
 def questions(
     arms: Sequence[str], fractions: Sequence[float], *, pairs: Sequence[tuple[str, str]] = ()
 ) -> list[Question]:

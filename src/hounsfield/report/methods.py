@@ -14,11 +14,17 @@ from hounsfield.report.study_folder import Study
 STATISTICS = (
     "Intervals are 95 % and unadjusted. They come from a two-way crossed jackknife t "
     "(Obuchowski-Rockette analysis with training repeats in the place of readers and patients as "
-    "cases; delete-one-patient covariance; Satterthwaite degrees of freedom that also count the "
-    "patients), so they cover both which patients were tested and how trainings vary; single "
-    "values are bounded on the logit scale. P-values are of paired differences and adjusted by "
-    "Holm within the declared family. Where too few patients carry a class, no interval is given. "
-    "Intervals hold conditionally on this pool of training patients."
+    "cases; delete-one-patient covariance; a variance over repeats that is never taken for less "
+    "than what repeats and patients vary by together; Satterthwaite degrees of freedom that also "
+    "count the patients), so they cover both which patients were tested and how trainings vary; "
+    "single values are bounded on the logit scale. P-values are of paired differences and "
+    "adjusted by Holm within the declared family. Where too few patients carry a class, no "
+    "interval is given. Intervals hold conditionally on this pool of training patients."
+)
+FOLDED = (
+    "Because folds share patients between training and test, the variances of levels and of their "
+    "differences are enlarged by 1 / (folds - 1), after Nadeau and Bengio (2003); drops, whose two "
+    "ends share the folds, are spared."
 )
 
 
@@ -30,7 +36,7 @@ def methods(study: Study, figures: Sequence[Figure]) -> str:
         "it: what the tool cannot know is left for the author by name.",
         "## Methods",
         " ".join(map(plain, sentences(study))),
-        STATISTICS,
+        f"{STATISTICS} {FOLDED}" if study.folds > 1 else STATISTICS,
         "## Result",
         " ".join(map(plain, answer(study))),
         "## Limits",
