@@ -194,6 +194,23 @@ def test_a_task_of_series_is_judged_by_series(tmp_path, fake_study, plain):
     assert [one.verdict for one in found.verdicts] == [one.verdict for one in by_slice.verdicts]
 
 
+def test_a_task_of_patients_has_no_numbers_by_slice(tmp_path, fake_study):
+    study = fake_study(slices=(1, 2), primary={"level": "patient"})
+    by_both = judge(study.write(tmp_path / "slices"))
+    folder = study.write(tmp_path / "patients")
+    facts = json.loads((folder / "study.json").read_text())
+    facts["tasks"]["bleed"]["level"] = "patient"
+    (folder / "study.json").write_text(json.dumps(facts))
+    found = judge(folder)
+    assert set(found.table["level"]) == {"patient"}
+    by_patient = by_both.table.filter(pl.col("level") == "patient")
+    keys = ["kind", "metric", "arm", "baseline", "fraction"]
+    for number in ("estimate", "low", "high"):
+        theirs, ours = (one.sort(keys)[number] for one in (by_patient, found.table))
+        np.testing.assert_allclose(ours.to_numpy(), theirs.to_numpy(), rtol=1e-9)
+    assert [one.verdict for one in found.verdicts] == [one.verdict for one in by_both.verdicts]
+
+
 def test_a_perfect_arm_gets_the_rule_of_three_and_never_an_interval_of_ones(tmp_path, fake_study):
     skill = {("spark", fraction): 100.0 for fraction in (1.0, 0.25, 0.1)}
     table = judge(fake_study(skill=skill).write(tmp_path / "s")).table

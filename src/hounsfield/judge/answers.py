@@ -101,7 +101,7 @@ def answers(
         ruler: The arm whose labels the others save; None asks nothing of the kind.
     """
     asked = questions(board.arms, board.fractions, pairs=pairs)
-    for at in (board.unit, "patient"):
+    for at in dict.fromkeys((board.unit, "patient")):
         view = at_level(board, at)
         if view is None:
             continue

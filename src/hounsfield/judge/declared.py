@@ -53,7 +53,7 @@ class Declared:
         fractions: Falling.
         repeats: Number of repeats.
         folds: Number of folds, 1 for a fixed split.
-        of_series: The tasks whose scores are of series; of the others they are of slices.
+        levels: By task what a row of its scores is of: a slice, a series or a patient.
         primary: None where the study names none.
     """
 
@@ -61,7 +61,7 @@ class Declared:
     fractions: tuple[float, ...]
     repeats: int
     folds: int
-    of_series: frozenset[str]
+    levels: Mapping[str, str]
     primary: Primary | None
 
 
@@ -79,7 +79,7 @@ def declared(facts: Mapping[str, Any]) -> Declared:
             fractions=tuple(fractions),
             repeats=_count(facts["repeats"]),
             folds=max(_count(facts.get("folds") or 0), 1),
-            of_series=frozenset(_of_series(facts.get("tasks"))),
+            levels=dict(_levels(facts.get("tasks"))),
             primary=_primary(primary, largest=fractions[0]) if primary else None,
         )
     except (IndexError, KeyError, TypeError, ValueError) as error:
@@ -89,11 +89,11 @@ def declared(facts: Mapping[str, Any]) -> Declared:
         ) from None
 
 
-def _of_series(tasks: Any) -> Iterator[str]:
+def _levels(tasks: Any) -> Iterator[tuple[str, str]]:
     if isinstance(tasks, Mapping):
         for name, task in tasks.items():
-            if isinstance(task, Mapping) and task.get("level") == "series":
-                yield str(name)
+            if isinstance(task, Mapping):
+                yield str(name), str(task.get("level", "slice"))
 
 
 def _primary(facts: Mapping[str, Any], *, largest: float) -> Primary:

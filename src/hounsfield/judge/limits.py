@@ -25,7 +25,7 @@ def refusal(
     Args:
         truth: The test images.
         measured: The metric on them.
-        unit: What was scored: a slice or a series.
+        unit: What was scored: a slice, a series or a patient.
         repeats: How many repeats the number rests on.
         single: Whether it is of a single arm, not a difference.
     """

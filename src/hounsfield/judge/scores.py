@@ -68,7 +68,7 @@ class Board:
     Attributes:
         task: Name of the task.
         protocol: Name of the protocol.
-        unit: What a row of scores is of: `slice` or `series`.
+        unit: What a row of scores is of: `slice`, `series` or `patient`.
         arms: As declared.
         fractions: As declared, falling.
         truth: The test images of all folds.
@@ -275,7 +275,7 @@ def _board(cells: Sequence[Cell], plan: Declared) -> Board:
         train[1][point] = _mean([cell.train_images for cell in found])
     _, task, protocol, *_ = cells[0].place
     complete = folds_there == plan.folds
-    unit = "series" if task in plan.of_series else "slice"
+    unit = plan.levels.get(task, "slice")
     return Board(
         task, protocol, unit, arms, fractions, truth, logits, complete, train[0], train[1],
         unfinished,
