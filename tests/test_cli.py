@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from hounsfield import cli
-from hounsfield.errors import BusyError, DivergedError, HounsfieldError, InputError, InterruptedRun
+from hounsfield.errors import BusyError, DivergedError, InputError, InterruptedRun
 
 runner = CliRunner()
 
@@ -52,12 +52,17 @@ def test_every_verb_explains_itself(name: str) -> None:
     [
         (InputError("got x."), 2, "error: got x.\n"),
         (DivergedError("loss is NaN."), 3, "error: loss is NaN.\n"),
+        (
+            PermissionError(13, "Permission denied", "/a/b"),
+            2,
+            "error: /a/b may not be opened. Ask for the right, or choose another.\n",
+        ),
         (BusyError("held by 12."), 4, "error: held by 12.\n"),
         (InterruptedRun("saved at step 3."), 130, "saved at step 3.\n"),
     ],
 )
 def test_an_error_is_one_line_and_its_own_exit_code(
-    error: HounsfieldError,
+    error: Exception,
     code: int,
     line: str,
     monkeypatch: pytest.MonkeyPatch,

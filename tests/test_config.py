@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import PositiveFloat
 
 from hounsfield.config import Config, load
 from hounsfield.errors import ConfigError
@@ -71,6 +72,18 @@ def test_what_is_not_allowed_is_said(tmp_path: Path, text: str, message: str) ->
     with pytest.raises(ConfigError) as refusal:
         load(Run, path)
     assert str(refusal.value) == message.format(path=path)
+
+
+def test_a_value_that_fits_no_kind_is_said_by_its_key_alone() -> None:
+    class Rates(Config):
+        lr: PositiveFloat | tuple[PositiveFloat, ...]
+
+    with pytest.raises(ConfigError) as refusal:
+        load(Rates, overrides=["lr=fast"])
+    assert str(refusal.value) == (
+        "settings: lr = 'fast' is not allowed: Input should be a valid number, unable to parse "
+        "string as a number; lr = 'fast' is not allowed: Input should be a valid tuple"
+    )
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import signal
 import sys
 
 GUARD = (
-    'In a script, work stands below `if __name__ == "__main__":`, because every process that it '
-    "starts imports it."
+    'A script must be a file, with its work below `if __name__ == "__main__":`, because every '
+    "process that it starts imports it."
 )  # what to do where processes fail before they have begun
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h

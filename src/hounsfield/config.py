@@ -1,5 +1,6 @@
 """Strict, frozen configuration from TOML: an unknown key is an error, and the error names keys."""
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from hounsfield.errors import ConfigError, one_of
 
 MAX_BYTES = 1_000_000  # a config is written by hand; anything larger is a mistake or an attack
 MAX_DOTS = 100  # in a line: tomllib takes memory by the square of a dotted key's length
+_KIND = re.compile(r"float|int|str|bool|constrained-\w+|[\w-]+\[.*\]")  # pydantic's, in a union
 FAULTS_SHOWN = 3  # in one message; who mends these sees the next ones
 
 
@@ -63,7 +65,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"no config file at {path}. Give the path of a TOML file.") from None
     except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read as a config: {error}.") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path} cannot be read as a config: {reason}.") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}.") from None
 
@@ -133,7 +136,7 @@ def _set(values: dict[str, Any], override: str) -> None:
 
 
 def _explain(kind: type[BaseModel], detail: ErrorDetails, not_offered: Sequence[str]) -> str:
-    place = ".".join(str(part) for part in detail["loc"])
+    place = ".".join(str(part) for part in detail["loc"] if not _KIND.fullmatch(str(part)))
     if detail["type"] == "extra_forbidden":
         *tables, key = map(str, detail["loc"])
         table = ".".join(tables)

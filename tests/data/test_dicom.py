@@ -1,6 +1,8 @@
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -462,6 +464,28 @@ def test_zips_are_walked_like_folders_and_traversal_is_refused(tmp_path: Path) -
 
 def entry_names(found: Sequence[Entry | Refusal]) -> list[str]:
     return [one.name if isinstance(one, Entry) else one.file for one in found]
+
+
+def test_folders_that_are_not_looked_into_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", path)
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root is let into any folder
+    save(slice_of(picture()), tmp_path / "scans" / "open" / "1.dcm")
+    (tmp_path / "scans" / "shut").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "scans" / "link").symlink_to(tmp_path / "elsewhere")
+    link, there, shut = walk([tmp_path / "scans"])
+    assert isinstance(there, Entry)
+    assert there.name == "open/1.dcm"
+    assert link == Refusal("link", "refused", "a link to a folder; give the folder as a source")
+    assert shut == Refusal("shut", "refused", "a folder that cannot be opened")
 
 
 def test_names_sort_as_people_count(tmp_path: Path) -> None:

@@ -525,6 +525,16 @@ def test_labels_that_only_the_pixels_refute_cost_no_second_conversion(
     assert not list(tmp_path.glob(".store*"))
 
 
+def test_a_store_is_no_source(small_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refusal:
+        ingest([small_store.path], tmp_path / "store", keep_ids=True)
+    assert str(refusal.value) == (
+        f"{small_store.path} is a store already. Give the scans that it was made of, or the store "
+        "itself to the other verbs."
+    )
+    assert not (tmp_path / "store").exists()
+
+
 def test_labels_of_whole_files_come_with_the_hint_to_judge_by_series(tmp_path: Path) -> None:
     for number in range(2):
         hu = np.stack([picture(2 * number), picture(2 * number + 1)])

@@ -83,6 +83,6 @@ def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path: Path) -> None:
     )
     assert done.stderr.splitlines()[-1] == (
         "hounsfield.errors.WorkerError: worker processes die before they read a file (its reader "
-        'died (exit code 1)). In a script, work stands below `if __name__ == "__main__":`, because '
-        "every process that it starts imports it."
+        "died (exit code 1)). A script must be a file, with its work below `if __name__ == "
+        '"__main__":`, because every process that it starts imports it.'
     )

@@ -51,7 +51,7 @@ def test_a_run_on_the_tasks_own_store_is_said(study, store, tmp_path):
 
 def test_weights_that_do_not_fit_are_refused_before_anything_runs(study, tmp_path):
     file = weights(tmp_path / "a.safetensors", backbone="resnet10_half")
-    with pytest.raises(WeightsError, match="does not fill a resnet10_tiny"):
+    with pytest.raises(WeightsError, match=r"^arm 'mine': .* does not fill a resnet10_tiny"):
         plan(study(arms=["scratch", "mine"], weights={"mine": file}))
 
 

@@ -217,6 +217,12 @@ def test_the_question_is_asked_as_its_task_is_judged(study, task, level, said):
         ({"tasks": {"x": {"store": "mr", "label": "lesion"}}}, ConfigError, "unknown store 'mr'"),
         ({"tasks": {"x": {"store": "ct", "label": "leson"}}}, ConfigError, "mean 'lesion'"),
         (
+            {"tasks": {"x": {"store": "ct", "label": "kind", "where": {"kind": "sick"}}}},
+            LabelError,
+            "^task 'x': label 'kind' has 1 distinct value among the images that take part; a task "
+            "has 2 to 100 classes. Widen `where`, or take another label.$",
+        ),
+        (
             {"tasks": {"x": {"store": "ct", "label": "lesion", "level": "patient"}}},
             LabelError,
             "10 patients with more than one value of 'lesion'",
@@ -282,7 +288,11 @@ def test_what_cannot_be_run_is_refused_before_anything_runs(study, changes, erro
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"arms": ["sparc"]}, "^test: unknown arm 'sparc'"),
+        (
+            {"arms": ["sparc"]},
+            "^test: unknown arm 'sparc'. Allowed: histogram, imagenet, position, scratch. Another "
+            r"needs a table \[pretrain.NAME\], or a line in \[weights\] or \[predictions\].$",
+        ),
         ({"arms": ["scratch", "scratch"]}, "a name stands twice"),
         ({"fractions": [0.0, 1.0]}, "fractions lie above 0"),
         ({"folds": 1}, "one fold judges nobody"),
@@ -310,6 +320,38 @@ def test_what_cannot_be_run_is_refused_before_anything_runs(study, changes, erro
 def test_a_study_file_that_says_what_is_not_allowed_is_refused(study, changes, message):
     with pytest.raises(ConfigError, match=message):
         study(**changes)
+
+
+def written(path, **columns):
+    """A store of a row a patient: four of train and two of test, for these label columns."""
+    names = [f"p{number}" for number in range(6)]
+    split = ["train"] * 4 + ["test"] * 2
+    table = pl.DataFrame({"patient": names, "series": names, "split": split, **columns})
+    return str(write_store(path, np.zeros((6, 32, 32), np.int16), table).path)
+
+
+def test_values_that_a_reader_takes_for_one_class_are_refused(study, tmp_path):
+    path = written(tmp_path / "s", bleed=["yes", "No", "no", "yes", "no ", "yes"])
+    with pytest.raises(
+        LabelError,
+        match=r"^task 'x': label 'bleed' has the values 'No' and 'no' and 'no ', which differ by "
+        r"capitals or spaces alone\. Ingest labels with one spelling of each class\.$",
+    ):
+        plan(study(stores={"ct": path}, tasks={"x": {"store": "ct", "label": "bleed"}}))
+
+
+@pytest.mark.parametrize(
+    ("bleed", "part", "role"), [([0, 0, 0, 0, 0, 1], "train", "learnt from"),
+                                ([0, 1, 0, 1, 0, 0], "test", "judged")]
+)  # fmt: skip
+def test_a_class_that_a_part_lacks_is_named(study, tmp_path, bleed, part, role):
+    path = written(tmp_path / "s", bleed=bleed)
+    with pytest.raises(
+        LabelError,
+        match=rf"^task 'x': no {part} patient carries class '1'; every class must be {role}. Move "
+        f"patients to {part}, or set `folds`.$",
+    ):
+        plan(study(stores={"ct": path}, tasks={"x": {"store": "ct", "label": "bleed"}}))
 
 
 def test_a_patient_in_both_train_and_test_is_refused(study, tmp_path):

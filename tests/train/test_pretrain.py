@@ -229,6 +229,14 @@ def test_each_papers_settings_are_the_methods_own_too(store, method, own):
     assert again == paper
 
 
+def test_a_batch_of_more_slices_than_there_are_is_told(store, tmp_path, capsys):
+    for batch in (16, 17):
+        once = config(store, batch_size=batch, budget={"steps": 1})
+        pretrain(once, tmp_path / str(batch))
+        told = "note: a batch of 17 is more than the 16 slices that there are, so they stand in it "
+        assert (told in capsys.readouterr().err) is (batch == 17)
+
+
 def test_a_run_without_stochastic_depth_is_one_from_before_there_was_any(store, tmp_path):
     finished = pretrain(config(store), tmp_path / "run")
     before = json.loads((finished.folder / "config.json").read_bytes())

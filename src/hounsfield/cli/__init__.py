@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from hounsfield.cli import data, machine, studies, training, weights
-from hounsfield.errors import HounsfieldError, InterruptedRun
+from hounsfield.errors import HounsfieldError, InputError, InterruptedRun
 
 VERBS: Final[Mapping[str, tuple[Callable[..., Any], ...]]] = MappingProxyType(
     {
@@ -42,6 +42,11 @@ def main() -> None:
         app()
     except HounsfieldError as error:
         _end(str(error), error.exit_code)
+    except PermissionError as error:
+        _end(
+            f"{error.filename} may not be opened. Ask for the right, or choose another.",
+            InputError.exit_code,
+        )
     except SystemExit as end:  # typer's own way to say that Ctrl-C was pressed
         if end.code != InterruptedRun.exit_code:
             raise

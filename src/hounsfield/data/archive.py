@@ -84,30 +84,52 @@ def walk(sources: Sequence[Path]) -> Iterator[Entry | Refusal]:
 def files_below(sources: Sequence[Path]) -> list[tuple[Path, str]]:
     """The files below `sources`, archives as one, with their names; none has been opened.
 
+    Folders that cannot be looked into, and links to folders, are among them, to be told of.
+
     Raises:
-        InputError: A source does not exist.
+        InputError: A source does not exist, or is a store.
     """
     for source in sources:
         if not source.exists():
             raise InputError(f"there is nothing at {source}. Give a folder, a file or a zip.")
+        if (source / "store.json").is_file():
+            raise InputError(
+                f"{source} is a store already. Give the scans that it was made of, or the store "
+                "itself to the other verbs."
+            )
     found: list[tuple[Path, str]] = []
     for source, prefix in zip(sources, _prefixes(sources), strict=True):
         if not source.is_dir():
             found.append((source, prefix + source.name))
             continue
-        for folder, folders, files in os.walk(source):
-            folders.sort(key=natural)
-            place = Path(folder)
-            inside = place.relative_to(source).as_posix()
-            before = prefix if inside == "." else f"{prefix}{inside}/"
-            found += [(place / file, before + file) for file in sorted(files, key=natural)]
+        found += [
+            (path, prefix + path.relative_to(source).as_posix()) for path in _files_in(source)
+        ]
     return found
+
+
+def _files_in(source: Path) -> Iterator[Path]:
+    closed: list[Path] = []
+
+    def keep(error: OSError) -> None:
+        closed.append(Path(error.filename))
+
+    for folder, folders, files in os.walk(source, onerror=keep):
+        folders.sort(key=natural)
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        yield from (Path(folder, name) for name in [*links, *sorted(files, key=natural)])
+    yield from closed
 
 
 def look_at(path: Path, name: str) -> Iterator[Entry | Refusal]:
     """What the file of that name is, by its first bytes; an archive's members one by one."""
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            link = "a link to a folder; give the folder as a source"
+            told = link if path.is_symlink() else "a folder that cannot be opened"
+            yield Refusal(name, "refused", told)
+            return
         if not stat.S_ISREG(status.st_mode):
             yield Refusal(name, "skipped", "not a regular file")
             return

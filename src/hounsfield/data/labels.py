@@ -180,8 +180,8 @@ def join(labels: Labels, slices: pl.DataFrame, keys: Keys) -> tuple[pl.DataFrame
         example = " + ".join(_form(str(table[name][0])) for name in labels.form)
         raise LabelError(
             f"{labels.path} matches no slice by {' + '.join(labels.form)} (its first row is like "
-            f"{example}; a is a letter, 0 a digit). Check the identities, or --keep-ids to see "
-            "them in the store."
+            f"{example}; a is a letter, 0 a digit). Check the identities, whose capitals count, or "
+            "--keep-ids to see them in the store."
         )
     return joined, missed
 

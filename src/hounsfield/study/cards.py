@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from hounsfield.data.store import Store
+from hounsfield.errors import WeightsError
 from hounsfield.models.backbone import create
 from hounsfield.models.pretrained import Card, load_into
 from hounsfield.study.config import IMAGENET, StudyConfig
@@ -23,11 +24,14 @@ def cards_of(config: StudyConfig) -> dict[str, Card]:
     starts = {name: str(run.get("init", RANDOM)) for name, run in config.pretrain.items()}
     started = {name: init for name, init in starts.items() if init != RANDOM}
     sources = {IMAGENET: IMAGENET, **config.weights, **started}
-    return {
-        arm: load_into(create(config.backbone), sources[arm])
-        for arm in config.arms
-        if arm in sources
-    }
+    return {arm: _card(arm, sources[arm], config) for arm in config.arms if arm in sources}
+
+
+def _card(arm: str, source: str, config: StudyConfig) -> Card:
+    try:
+        return load_into(create(config.backbone), source)
+    except WeightsError as error:
+        raise WeightsError(f"arm {arm!r}: {error}") from None
 
 
 def doubts(cards: Mapping[str, Card], tasks: Mapping[str, Task]) -> Iterator[str]:

@@ -202,7 +202,12 @@ class StudyConfig(Config):
         if twice:
             raise ValueError(f"{sorted(twice)} name two things; rename one in its table")
         for arm in self.arms:
-            _known("arm", arm, known)
+            _known(
+                "arm",
+                arm,
+                known,
+                "Another needs a table [pretrain.NAME], or a line in [weights] or [predictions].",
+            )
         for task in self.paper.no_flip:
             _known("task", task, self.tasks)
         if self.primary is not None:
@@ -260,6 +265,6 @@ def _check_primary(primary: Primary, study: StudyConfig) -> None:
         )
 
 
-def _known(what: str, name: str, allowed: Any) -> None:
+def _known(what: str, name: str, allowed: Any, more: str = "") -> None:
     if name not in allowed:
-        raise ValueError(one_of(what, name, allowed))
+        raise ValueError(f"{one_of(what, name, allowed)} {more}".rstrip())

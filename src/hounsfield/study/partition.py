@@ -31,7 +31,8 @@ def splits_of(task: Task, config: StudyConfig) -> Iterator[tuple[tuple[str, int]
 
     Raises:
         ConfigError: Folds together with an external test store.
-        LabelError: A class is not judged, or has fewer patients than there are folds.
+        LabelError: A class is not learnt from or not judged, or has fewer patients than there are
+            folds.
         LeakError: A patient stands in two parts.
     """
     if config.folds and task.external is not None:
@@ -48,7 +49,8 @@ def splits_of(task: Task, config: StudyConfig) -> Iterator[tuple[tuple[str, int]
         if not split.val and config.val_share:
             chance = stream(config.seed, "validation", task.name, fold)
             split = sp.hold_out(split, carried, share=config.val_share, stream=chance)
-        _check_test(task, split)
+        _check_part(task, split, "train", "learnt from")
+        _check_part(task, split, "test", "judged")
         yield (task.name, fold), split
 
 
@@ -57,13 +59,13 @@ def _folds(task: Task, carried: Strata, config: StudyConfig) -> list[Split]:
     return sp.folds(carried, count=config.folds, classes=task.classes, stream=chance)
 
 
-def _check_test(task: Task, split: Split) -> None:
-    labels = set(task.images["label"].to_numpy()[task.rows(split.test)].tolist())
+def _check_part(task: Task, split: Split, part: str, role: str) -> None:
+    labels = set(task.images["label"].to_numpy()[task.rows(getattr(split, part))].tolist())
     missing = [repr(name) for label, name in enumerate(task.classes) if label not in labels]
     if missing:
         raise LabelError(
-            f"task {task.name!r}: no test patient carries class {', '.join(missing)}; every class "
-            "must be judged. Move patients to test, or set `folds`."
+            f"task {task.name!r}: no {part} patient carries class {', '.join(missing)}; every "
+            f"class must be {role}. Move patients to {part}, or set `folds`."
         )
 
 

@@ -208,14 +208,29 @@ def _condition(where: str, column: str, wanted: Any, store: Store) -> pl.Expr:
 def _classes(where: str, label: str, table: pl.DataFrame) -> tuple[str, ...]:
     values = table["value"].unique().to_list()
     if not 2 <= len(values) <= MOST_CLASSES:
+        mend = "Widen `where`, or take" if len(values) < 2 else "Ingest it in classes, or take"
         raise LabelError(
             f"{where}: label {label!r} has {plural(len(values), 'distinct value')} among the "
-            f"images that take part; a task has 2 to {MOST_CLASSES} classes."
+            f"images that take part; a task has 2 to {MOST_CLASSES} classes. {mend} another label."
         )
+    _check_spelling(where, label, values)
     try:
         return tuple(sorted(values, key=float))
     except ValueError:
         return tuple(sorted(values))
+
+
+def _check_spelling(where: str, label: str, values: Sequence[str]) -> None:
+    """Refuse values that a reader takes for one."""
+    alike: dict[str, list[str]] = {}
+    for value in sorted(values):
+        alike.setdefault(" ".join(value.casefold().split()), []).append(value)
+    for same in alike.values():
+        if len(same) > 1:
+            raise LabelError(
+                f"{where}: label {label!r} has the values {' and '.join(map(repr, same))}, which "
+                "differ by capitals or spaces alone. Ingest labels with one spelling of each class."
+            )
 
 
 def _units(table: pl.DataFrame, level: Level) -> pl.DataFrame:

@@ -29,6 +29,7 @@ from hounsfield.train import checkpoint, run_folder
 from hounsfield.train.device import DeviceName, Precision, fabric
 from hounsfield.train.faults import unchanged
 from hounsfield.train.health import Watcher
+from hounsfield.train.log import say
 from hounsfield.train.loop import fit
 from hounsfield.train.optim import OptimConfig
 from hounsfield.train.papers import defaults
@@ -36,6 +37,7 @@ from hounsfield.train.processes import launch
 from hounsfield.train.run_folder import CONFIG, RANDOM, Rows, Run
 from hounsfield.train.schedule import Budget, Schedule, steps_of
 from hounsfield.train.training import CHECKPOINTS, LoopConfig, Watch
+from hounsfield.wording import plural
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -194,6 +196,7 @@ def _work(
     if machines.world_size > 1:
         synchronise(method)
     if machines.is_global_zero:
+        _tell_of_repeats(config.batch_size, slices=len(batches.pool))
         check_space(out, checkpoint.room(method) - checkpoint.taken(out / CHECKPOINTS))
         run_folder.claim(out, config, identity)
     fitted = fit(
@@ -212,6 +215,15 @@ def _work(
     check_stores()
     if machines.is_global_zero:
         run_folder.leave(out, method, fitted, facts=_facts(config), on=machines)
+
+
+def _tell_of_repeats(batch: int, *, slices: int) -> None:
+    if batch > slices:
+        say(
+            f"note: a batch of {batch:,} is more than the {plural(slices, 'slice')} that there "
+            f"are, so they stand in it several times. Set batch_size = {slices} or less, unless "
+            "that is meant."
+        )
 
 
 def _watch(
