@@ -41,7 +41,7 @@ def test_each_group_of_a_dry_run_tells_how_many_cells_its_arms_have():
 def test_a_study_that_can_show_nothing_says_so():
     seen = Estimate(
         groups=(), warnings=(), cells=1, cells_left=1,
-        pretrainings_left=0, pretrain_hours=0.0, cell_hours=0.0,
+        pretrainings_left=0, pretrainings_taken=0, pretrain_hours=0.0, cell_hours=0.0,
         disk_bytes=0, patients=2, repeats=1, smallest_effect=visible(2, 1, 1), comparisons=1,
     )  # fmt: skip
     assert seen.smallest_effect > 1

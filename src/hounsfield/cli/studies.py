@@ -16,6 +16,13 @@ def study(
     config: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="What to compare, on what.")],
     out: Annotated[Path, typer.Option(help="The study's folder; the same command goes on in it.")],
     jobs: Annotated[int, typer.Option(min=1, help="How many cells run side by side.")] = 1,
+    pretrained: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Another study: copy its pre-trainings that are the same; may be repeated.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Run nothing; say what it takes and what it could show."),
@@ -35,10 +42,10 @@ def study(
     if dry_run:
         from hounsfield.study.estimate import estimate
 
-        for line in estimate(planned, out).lines():
+        for line in estimate(planned, out, pretrained=pretrained or ()).lines():
             typer.echo(line)
         return
-    outcome = run(planned, out, jobs=jobs)
+    outcome = run(planned, out, jobs=jobs, pretrained=pretrained or ())
     if saliency:
         from hounsfield.study.saliency import write_saliency
 

@@ -55,6 +55,7 @@ class Run:
         config: What was asked, and of what version, on what machine.
         summary: `run.json`: how it ended; empty where it has not.
         metrics: Its log, a mapping a line.
+        taken_from: The study that trained it, where that was another.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Run:
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
     metrics: Sequence[Mapping[str, Any]]
+    taken_from: str
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,9 @@ def _runs(folder: Path, named: Mapping[str, Any], missing: list[str]) -> Iterato
             missing.append(f"The pre-training pretrain/{path.name} has not ended.")
         flat = {**config, **mapping(config.get("config"))}
         name = mapping(named.get(path.name)).get("name") or flat.get("method") or path.name
-        yield Run(path, str(name), flat, mapping(summary), list(_lines(path / "metrics.jsonl")))
+        metrics = list(_lines(path / "metrics.jsonl"))
+        taken_from = str(mapping(_json(path / "taken.json")).get("study", ""))
+        yield Run(path, str(name), flat, mapping(summary), metrics, taken_from)
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -4,7 +4,7 @@ import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,12 @@ from hounsfield.study.frozen import PROTOCOLS
 from hounsfield.study.images import read
 from hounsfield.study.plan import Cell, Plan
 from hounsfield.study.pretraining import Pretraining
-from hounsfield.study.run import disk_bytes, is_finished
+from hounsfield.study.run import disk_bytes, is_finished, pretrainings_left
+from hounsfield.study.takeover import check_others, found
 from hounsfield.study.trained import Labels
 from hounsfield.train import schedule
 from hounsfield.train.device import fabric
+from hounsfield.train.log import say
 from hounsfield.train.pretrain import pretrain
 from hounsfield.wording import plural
 
@@ -39,6 +41,7 @@ class Estimate:
         groups: Task, protocol and arms of the plan's cells, and how many cells each of them has.
         cells, cells_left: All of the plan's, and those that are not finished.
         pretrainings_left: Runs that are not finished.
+        pretrainings_taken: Runs that another study has finished; they are not among those left.
         pretrain_hours, cell_hours: Of what is left, on this machine, one after the other.
         disk_bytes: Of what is left.
         patients: Test patients of the primary task.
@@ -53,6 +56,7 @@ class Estimate:
     cells: int
     cells_left: int
     pretrainings_left: int
+    pretrainings_taken: int
     pretrain_hours: float
     cell_hours: float
     disk_bytes: int
@@ -68,6 +72,8 @@ class Estimate:
         for task, protocol, arms, each in self.groups:
             yield f"  {task}, {protocol}: {', '.join(arms)}; {plural(each, 'cell')} each"
         yield f"pre-trainings left: {self.pretrainings_left}"
+        if self.pretrainings_taken:
+            yield f"pre-trainings to take over: {self.pretrainings_taken}"
         yield (
             f"time left: about {_in_words(self.pretrain_hours + self.cell_hours)} on this machine, "
             f"one after the other ({_in_words(self.pretrain_hours)} to pre-train, "
@@ -91,9 +97,20 @@ class Estimate:
         )
 
 
-def estimate(plan: Plan, out: Path) -> Estimate:
-    """Time a few steps on this machine and multiply; nothing is written to `out`."""
-    runs = [run for run in plan.pretrainings.values() if not is_finished(out, run)]
+def estimate(plan: Plan, out: Path, *, pretrained: Sequence[Path] = ()) -> Estimate:
+    """Time a few steps on this machine and multiply; nothing is written to `out`.
+
+    Args:
+        plan: What would run.
+        out: The study's folder.
+        pretrained: Folders of studies whose finished pre-trainings would be copied.
+
+    Raises:
+        InputError: A folder in `pretrained` has none.
+    """
+    check_others(pretrained)
+    missing = pretrainings_left(plan, out)
+    runs = [one for one in missing if found(one, pretrained, say=say) is None]
     left = [cell for cell in plan.cells if not is_finished(out, cell)]
     task = plan.primary.task if plan.primary else next(iter(plan.tasks))
     patients = len({p for (of, _), split in plan.splits.items() if of == task for p in split.test})
@@ -103,6 +120,7 @@ def estimate(plan: Plan, out: Path) -> Estimate:
         cells=len(plan.cells),
         cells_left=len(left),
         pretrainings_left=len(runs),
+        pretrainings_taken=len(missing) - len(runs),
         pretrain_hours=_pretrain_seconds(runs) / 3600,
         cell_hours=sum(_cell_seconds(plan, left)) / 3600,
         disk_bytes=disk_bytes(plan, out),

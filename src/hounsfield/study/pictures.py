@@ -123,7 +123,7 @@ def _reconstructions(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:
     for one in plan.pretrainings.values():
         first.setdefault(one.name, one)
     for one in first.values():
-        if draws(one.config.method) and (out / "pretrain" / one.hash / RUN).is_file():
+        if draws(one.config.method) and (one.place(out) / RUN).is_file():
             try:
                 yield from _drawn(one, out)
             except WeightsError:  # an ended run needs its checkpoints no more: they may be gone
@@ -136,7 +136,7 @@ def _drawn(one: Pretraining, out: Path) -> Iterator[dict[str, Any]]:
     Raises:
         WeightsError: The run has no sound checkpoint.
     """
-    run, folder, rows = out / "pretrain" / one.hash, out / "pictures", one.rows()
+    run, folder, rows = one.place(out), out / "pictures", one.rows()
     pool = Pool([Store.open(Path(path)) for path in rows], list(rows.values()))
     places = some_of(pool, slices=DRAWN, seed=one.config.seed)
     files = [{key: f"{one.hash}_{n}_{key}.png" for key in DRAWINGS} for n in range(len(places))]

@@ -39,6 +39,10 @@ class Pretraining:
     config: PretrainConfig
     without: tuple[str, ...]
 
+    def place(self, study: Path) -> Path:
+        """Its run in the folder of a study."""
+        return study / "pretrain" / self.hash
+
     def rows(self) -> dict[str, NDArray[np.int64]]:
         """Store's folder -> the rows that it sees."""
         rows = {}

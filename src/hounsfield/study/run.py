@@ -21,10 +21,12 @@ from hounsfield.study.pictures import write_pictures
 from hounsfield.study.plan import Cell, Plan
 from hounsfield.study.pretraining import Pretraining
 from hounsfield.study.record import write_plan
+from hounsfield.study.takeover import check_others, take
 from hounsfield.train import checkpoint
 from hounsfield.train.device import chosen
 from hounsfield.train.log import bar_over
 from hounsfield.train.pretrain import build
+from hounsfield.train.run_folder import RUN
 from hounsfield.wording import plural
 
 SCORE_BYTES = 32  # of a row of scores besides its logits, uncompressed: row, patient, label, split
@@ -52,21 +54,25 @@ class Outcome:
     machine_failed: bool
 
 
-def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
+def run(plan: Plan, out: Path, *, jobs: int = 1, pretrained: Sequence[Path] = ()) -> Outcome:
     """Run all of a plan that `out` does not hold yet, and judge it.
 
     Args:
         plan: What to run.
         out: The study's folder; new, empty, or one that an earlier call began.
         jobs: Pre-trainings (on the CPU) and cells side by side.
+        pretrained: Folders of studies whose finished pre-trainings are copied where the plan has
+            the same.
 
     Raises:
+        InputError: A folder in `pretrained` has none.
         OutputError: `out` is another study's.
         LeakError: Test images are trained on.
         BusyError: Another process is at work in `out`.
         DiskError: The disk has too little space, or is not writable.
         InterruptedRun: Stopped by the user; finished cells are kept.
     """
+    check_others(pretrained)
     claim(plan, out)
     found = leakage.check(plan, out)
     with held(out):
@@ -74,6 +80,7 @@ def run(plan: Plan, out: Path, *, jobs: int = 1) -> Outcome:
         write_plan(plan, out, leaks=found)  # first, for it makes the folder ours
         leakage.keep(plan, out, found)
         _tidy(plan, out)
+        take(pretrainings_left(plan, out), out, pretrained)
         todo = [cell for cell in plan.cells if not is_finished(out, cell)]
         broken = _pretrain(plan, out, jobs=jobs)
         for cell in todo:
@@ -140,7 +147,12 @@ def is_finished(out: Path, part: Pretraining | Cell) -> bool:
     """Whether `out` holds this part; a failed cell is not finished, nor one with torn scores."""
     if isinstance(part, Cell):
         return has_scores(out, part)
-    return (out / "pretrain" / part.hash / "run.json").is_file()
+    return (part.place(out) / RUN).is_file()
+
+
+def pretrainings_left(plan: Plan, out: Path) -> list[Pretraining]:
+    """The pre-trainings that `out` does not hold finished."""
+    return [one for one in plan.pretrainings.values() if not is_finished(out, one)]
 
 
 def disk_bytes(plan: Plan, out: Path) -> int:
@@ -151,7 +163,7 @@ def disk_bytes(plan: Plan, out: Path) -> int:
         for cell in plan.cells
         if not is_finished(out, cell)
     )
-    runs = [one for one in plan.pretrainings.values() if not is_finished(out, one)]
+    runs = pretrainings_left(plan, out)
     size = {one.name: _run_bytes(one) for one in runs}
     seen = features.size_bytes(plan, out)
     return rows + seen + sum(size[one.name] for one in runs) + SPARE_BYTES
@@ -169,7 +181,7 @@ def _pretrain(plan: Plan, out: Path, *, jobs: int) -> dict[str, Ended]:
     has all of the machine.
     """
     every = plan.pretrainings
-    todo = [one for one in every.values() if not is_finished(out, one)]
+    todo = pretrainings_left(plan, out)
     small = all(
         one.config.processes == 1 and chosen(one.config.device, one.config.precision)[0] == "cpu"
         for one in todo

@@ -67,7 +67,7 @@ class Worker:
         started = time.perf_counter()
         status, reason, code = "done", "", 0
         try:
-            pretrain(one.config, self.folder / "pretrain" / one.hash, rows=one.rows())
+            pretrain(one.config, one.place(self.folder), rows=one.rows())
         except (DiskError, InterruptedRun):
             raise
         except Exception as error:

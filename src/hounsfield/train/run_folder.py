@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hounsfield.config import Config
 from hounsfield.data.store import Store
 from hounsfield.errors import OutputError
-from hounsfield.files import read_object, write_json
+from hounsfield.files import read_object, sha256_of, write_json
 from hounsfield.methods.base import Method
 from hounsfield.models.weights_source import find
 from hounsfield.models.weights_written import write_weights
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CONFIG, RUN, ENCODER = "config.json", "run.json", "encoder.safetensors"
+TAKEN = "taken.json"  # lies in a run that a study has taken over from another, and names that
 FREE = ("tensorboard", "checkpoint_every", "alarms")  # of the loop's settings: they do not decide
 UNSAID = {"drop_path": 0.0}  # what a run was trained with whose `config.json` does not say
 RANDOM = "random"  # the start of a pre-training from nothing
@@ -141,6 +142,7 @@ def leave(
             "waited": fitted.waited,
             "device": kind_of(on.device),
             "processes": on.world_size,
+            "sha256": sha256_of(out / ENCODER),
         },
     )
 

@@ -49,6 +49,10 @@ def facts(study: Study) -> Iterator[tuple[str, str]]:
     if told.get("machine"):
         yield "Machine", _machine(told)
     yield from _runs(study)
+    taken = [run.taken_from for run in study.runs if run.taken_from]
+    if taken:
+        trained = f"{len(taken):,} of {words.plural(len(study.runs), 'pre-training')}"
+        yield "Taken over", f"{trained}, trained in the study {words.listed(sorted(set(taken)))}"
     yield "Cells", f"{len(study.cells):,} of {study.planned_cells:,} planned"
     yield from _times(study)
 
