@@ -1,5 +1,7 @@
 """`hounsfield power DIR`: a judged study as the pilot of the next."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -7,8 +9,7 @@ from typer.testing import CliRunner
 from hounsfield.cli import app
 from hounsfield.errors import InputError
 from hounsfield.judge import planning
-from hounsfield.judge.planning import Plan, lines, plans
-from hounsfield.judge.power import Pilot
+from hounsfield.judge.planning import lines, plans
 from hounsfield.judge.results import judge
 
 
@@ -43,13 +44,20 @@ def test_the_command_says_how_many_patients_an_effect_needs(tmp_path, fake_study
     assert f"To see 0.1 with 5 repeats: {needed} test patients." in ran.output
 
 
-def test_a_pilot_whose_patients_show_no_variance_promises_nothing():
-    pilot = Pilot(np.array(0.0), np.array(0.001), np.array(0.02), np.array(15.0))
-    row = planning._row(pilot, 16, 3, 0.05)
-    plan = Plan("a difference", 16, 3, 1, 1.0, (row,), planning._known(np.array(0.0), pilot), {})
-    text = "\n".join(lines(plan))
-    assert f"{row.smallest_effect:.3f} [?, ?]" in text
-    assert "too small to tell what its patients add" in text
+def test_a_pilot_whose_patients_show_no_variance_promises_nothing(
+    tmp_path, fake_study, monkeypatch
+):
+    pilot = planning.power.pilot
+
+    def without_patients(*parts, **folds):
+        return replace(pilot(*parts, **folds), patients=np.array(0.0))
+
+    monkeypatch.setattr(planning.power, "pilot", without_patients)
+    plan = plans(fake_study().write(tmp_path / "s"), effect=0.1)[0]
+    assert (plan.rows, plan.floor, plan.needed) == ((), None, {})
+    _, of_pilot, *rest = lines(plan, effect=0.1)
+    assert of_pilot.startswith("  pilot: 24 test patients, 3 repeats")
+    assert rest == ["  The pilot is too small to tell what its patients add: no plan can be made."]
 
 
 @pytest.mark.parametrize(

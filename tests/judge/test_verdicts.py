@@ -64,7 +64,7 @@ def test_no_clear_drop_is_undecided_with_what_could_have_been_seen():
     found = judged(drop=-0.01, gain=0.05)
     assert found.verdict == "undecided"
     assert found.smallest_effect == pytest.approx(0.03)
-    assert "Differences below 0.030 could not be seen." in found.because
+    assert "Differences of drops below 0.030 could not be seen." in found.because
 
 
 def test_where_no_difference_could_be_seen_the_verdict_says_so_and_names_none():

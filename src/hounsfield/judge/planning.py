@@ -1,7 +1,7 @@
 """A judged study as the pilot of the next one: effects to be seen, patients and repeats needed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ from hounsfield.judge import limits, metrics, power
 from hounsfield.judge.answers import ALPHA
 from hounsfield.judge.declared import Primary, declared
 from hounsfield.judge.jackknife import components
-from hounsfield.judge.metrics import Floats
 from hounsfield.judge.power import Pilot
 from hounsfield.judge.questions import Question, folds_felt, questions, reach
 from hounsfield.judge.scores import Board, boards, read_cells, read_facts
@@ -26,14 +25,14 @@ PATIENT_FACTORS = (1, 2, 4, 8)
 class Row:
     """A planned study: the smallest effect that it shows with 80 % probability, and its 80 % range.
 
-    The range is that of the pilot's own patients being few; not known where they show no variance.
+    The range is that of the pilot's own patients being few.
     """
 
     patients: int
     repeats: int
     smallest_effect: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Plan:
         patients, repeats: Of the pilot.
         comparisons: That share the error rate; the plan is made at 0.05 over their number.
         reach: The largest difference that there can be.
-        rows: Planned studies.
+        rows: Planned studies; none where the pilot's patients show no variance.
         floor: With the pilot's patients, what no number of repeats gets below; None where they
             show no variance.
         needed: Repeats -> test patients for the wanted effect; None where none suffice.
@@ -56,9 +55,9 @@ class Plan:
     repeats: int
     comparisons: int
     reach: float
-    rows: tuple[Row, ...]
-    floor: float | None
-    needed: dict[int, int | None]
+    rows: tuple[Row, ...] = ()
+    floor: float | None = None
+    needed: dict[int, int | None] = field(default_factory=dict)
 
 
 def plans(
@@ -106,14 +105,17 @@ def lines(plan: Plan, *, effect: float | None = None) -> list[str]:
         plan.question,
         f"  pilot: {plural(plan.patients, 'test patient')}, {plural(plan.repeats, 'repeat')}"
         + (f"; {plan.comparisons} comparisons share the 5 %" if plan.comparisons > 1 else ""),
-        "  patients  repeats  smallest effect (80 % power) [80 % range]",
     ]
+    if plan.floor is None:
+        said.append("  The pilot is too small to tell what its patients add: no plan can be made.")
+        return said
+    said.append("  patients  repeats  smallest effect (80 % power) [80 % range]")
     said += [
         f"  {row.patients:8}  {row.repeats:7}  {_effect(row.smallest_effect, plan)} "
         f"[{_effect(row.low, plan)}, {_effect(row.high, plan)}]"
         for row in plan.rows
     ]
-    said.append(_floor(plan))
+    said.append(_floor(plan.floor, plan))
     if plan.repeats == 1 or any(row.repeats == 1 for row in plan.rows):
         said.append("  One repeat: how training varies is not measured, and not counted here.")
     for repeats, needed in plan.needed.items():
@@ -123,19 +125,15 @@ def lines(plan: Plan, *, effect: float | None = None) -> list[str]:
     return said
 
 
-def _effect(effect: float | None, plan: Plan) -> str:
-    if effect is None:
-        return "?"
+def _effect(effect: float, plan: Plan) -> str:
     return f"{effect:.3f}" if effect <= plan.reach else "none"
 
 
-def _floor(plan: Plan) -> str:
+def _floor(floor: float, plan: Plan) -> str:
     with_these = f"  With {plural(plan.patients, 'patient')} no number of repeats"
-    if plan.floor is None:
-        return "  The pilot is too small to tell what its patients add: trust no number of these."
-    if plan.floor > plan.reach:
+    if floor > plan.reach:
         return f"{with_these} shows any difference."
-    return f"{with_these} gets below {plan.floor:.3f}."
+    return f"{with_these} gets below {floor:.3f}."
 
 
 def _asked(board: Board, primary: Primary) -> list[tuple[Question, int]]:
@@ -161,14 +159,13 @@ def _plan(
     pilot, seen = _pilot(board, primary.level, question)
     n_patients, alpha = len(board.truth.folds), ALPHA / comparisons
     planned = patients or [n_patients * factor for factor in PATIENT_FACTORS]
-    return Plan(
-        question=_in_words(question),
-        patients=n_patients,
-        repeats=seen,
-        comparisons=comparisons,
-        reach=reach(question.kind),
+    bare = Plan(_in_words(question), n_patients, seen, comparisons, reach(question.kind))
+    if pilot.patients <= 0:
+        return bare
+    return replace(
+        bare,
         rows=tuple(_row(pilot, count, number, alpha) for count in planned for number in repeats),
-        floor=_known(power.floor_of_repeats(pilot, patients=n_patients, alpha=alpha), pilot),
+        floor=float(power.floor_of_repeats(pilot, patients=n_patients, alpha=alpha)),
         needed={
             number: power.patients_needed(pilot, effect, repeats=number, alpha=alpha)
             for number in repeats
@@ -200,12 +197,7 @@ def _pilot(board: Board, level: str, question: Question) -> tuple[Pilot, int]:
 def _row(pilot: Pilot, patients: int, repeats: int, alpha: float) -> Row:
     effect = power.smallest_effect(pilot, patients=patients, repeats=repeats, alpha=alpha)
     low, high = power.smallest_effect_range(pilot, patients=patients, repeats=repeats, alpha=alpha)
-    return Row(patients, repeats, float(effect), _known(low, pilot), _known(high, pilot))
-
-
-def _known(effect: Floats, pilot: Pilot) -> float | None:
-    """What rests on the patients' part of the variance, where the pilot shows one."""
-    return float(effect) if pilot.patients > 0 else None
+    return Row(patients, repeats, float(effect), float(low), float(high))
 
 
 def _in_words(question: Question) -> str:

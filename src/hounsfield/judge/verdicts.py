@@ -190,7 +190,8 @@ def _could_have_seen(one: Answer) -> str:
         return ""
     if one.smallest_effect > reach(one.kind):
         return " No difference whatever could have been seen."
-    return f" Differences below {one.smallest_effect:.3f} could not be seen."
+    what = "Differences" if one.kind == "difference" else "Differences of drops"
+    return f" {what} below {one.smallest_effect:.3f} could not be seen."
 
 
 def _no_number(one: Answer | None) -> str:
