@@ -21,6 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from hounsfield.data import archive as archives
 from hounsfield.data import series
 from hounsfield.data.archive import Entry, walk
 from hounsfield.data.readers import dicom, dicom_values, nifti
@@ -446,19 +447,28 @@ def test_a_codestream_that_disagrees_with_its_header_never_reaches_a_decoder(
     assert "under a header of" in reason(ds, tmp_path)[1]
 
 
-def test_zips_are_walked_like_folders_and_traversal_is_refused(tmp_path: Path) -> None:
+def test_zips_are_walked_like_folders_and_traversal_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "BOMB_BYTES", 2**20)
     file = save(slice_of(picture()), tmp_path / "one.dcm")
     with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
         archive.write(file, "deep/er/one.dcm")
         archive.writestr("../../evil.dcm", file.read_bytes())
         archive.writestr("/etc/evil.dcm", file.read_bytes())
-        archive.writestr("bomb", b"\0" * (80 * 2**20), zipfile.ZIP_DEFLATED)
+        archive.writestr("bomb", b"\0" * (2 * 2**20), zipfile.ZIP_DEFLATED)
+        for nameless in ("", ".", "./."):
+            archive.writestr(zipfile.ZipInfo(nameless), file.read_bytes())
     file.unlink()
     (volume,), refusals = read_all(tmp_path)
     assert volume.files == ("scans.zip/deep/er/one.dcm",)
     assert np.array_equal(volume.voxels[0], picture())
-    assert sorted(one.reason for one in refusals)[:2] == ["its name leads out of the archive"] * 2
-    assert any("unpacks to 80 MiB" in one.reason for one in refusals)
+    *told, bomb = sorted(one.reason for one in refusals)
+    assert told == [
+        *["it has no name in the archive"] * 3,
+        *["its name leads out of the archive"] * 2,
+    ]
+    assert bomb.startswith("unpacks to 2 MiB")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scans.zip"]
 
 

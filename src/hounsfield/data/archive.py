@@ -166,7 +166,7 @@ def natural(name: str) -> tuple[tuple[int, str], ...]:
 def _look_inside(path: Path, name: str, status: os.stat_result) -> Iterator[Entry | Refusal]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
+            members = [one for one in archive.infolist() if not one.filename.endswith("/")]
             if members and all(member.filename.endswith(".npy") for member in members):
                 yield Entry(name, path, "medmnist", status.st_size, status.st_mtime_ns)
                 return
@@ -185,6 +185,8 @@ def _look_at_member(
 ) -> Entry | Refusal:
     name = found.name
     inside = PurePosixPath(member.filename.replace("\\", "/"))
+    if not inside.parts:
+        return Refusal(name, "refused", "it has no name in the archive")
     if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0]:
         return Refusal(name, "refused", "its name leads out of the archive")
     if member.flag_bits & 1:
