@@ -75,10 +75,10 @@ def declared(facts: Mapping[str, Any]) -> Declared:
         primary = facts.get("primary")
         fractions = sorted((float(one) for one in facts["fractions"]), reverse=True)
         return Declared(
-            arms=tuple(_names(facts["arms"])),
+            arms=tuple(map(str, facts["arms"])),
             fractions=tuple(fractions),
-            repeats=_count(facts["repeats"]),
-            folds=max(_count(facts.get("folds") or 0), 1),
+            repeats=int(facts["repeats"]),
+            folds=max(int(facts.get("folds") or 0), 1),
             levels=dict(_levels(facts.get("tasks"))),
             primary=_primary(primary, largest=fractions[0]) if primary else None,
         )
@@ -116,11 +116,3 @@ def _primary(facts: Mapping[str, Any], *, largest: float) -> Primary:
 
 def _pairs(given: Sequence[Sequence[str]]) -> tuple[Pair, ...]:
     return tuple((str(arm), str(baseline)) for arm, baseline in given)
-
-
-def _names(given: Any) -> list[str]:
-    return [str(one["name"]) if isinstance(one, Mapping) else str(one) for one in given]
-
-
-def _count(given: Any) -> int:
-    return given if isinstance(given, int) else len(given)

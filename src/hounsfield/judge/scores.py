@@ -184,8 +184,7 @@ def _planned(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
     planned = facts.get("cells")
     if not isinstance(planned, list):
         return there
-    names = {one["hash"] if isinstance(one, dict) else one for one in planned}
-    return [path for path in there if path.name in names]
+    return [path for path in there if path.name in planned]
 
 
 def _is_planned(place: Place, plan: Declared) -> bool:

@@ -129,13 +129,13 @@ class Study:
     @property
     def repeats(self) -> int:
         """How many repeats the plan names, or what the cells show."""
-        told = count_of(self.facts.get("repeats"))
+        told = _count(self.facts.get("repeats"))
         return told or 1 + max((cell.repeat for cell in self.cells), default=-1)
 
     @property
     def folds(self) -> int:
         """How many folds the plan names, at least one: a fixed split is one fold."""
-        told = count_of(self.facts.get("folds"))
+        told = _count(self.facts.get("folds"))
         return max(told, 1 + max((cell.fold for cell in self.cells), default=0))
 
     @property
@@ -143,7 +143,8 @@ class Study:
         """How many cells the plan names; where it names none, all that its sizes allow."""
         sizes = (self.tasks, self.arms, self.protocols, self.fractions)
         every = math.prod(map(len, sizes)) * self.repeats * self.folds
-        return count_of(self.facts.get("cells")) or every
+        cells = self.facts.get("cells")
+        return len(cells) if cells and isinstance(cells, list) else every
 
 
 def read(folder: Path, judged: Path | None = None) -> Study:
@@ -182,13 +183,6 @@ def read(folder: Path, judged: Path | None = None) -> Study:
         pictures=_mapping(folder / "pictures" / "pictures.json", missing),
         missing=tuple(missing),
     )
-
-
-def count_of(value: Any) -> int:
-    """A count that a file gives as a number or as a list of things."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return max(value, 0)
-    return len(value) if isinstance(value, Sequence) and not isinstance(value, str) else 0
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -236,14 +230,8 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _tasks(facts: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[Task, ...]:
-    given = facts.get("tasks")
-    if isinstance(given, Mapping):
-        given = [{"name": name, **_dict(inner)} for name, inner in given.items()]
-    tasks = [
-        Task(str(entry["name"]), _classes(entry), entry)
-        for entry in (_dict(item, "name") for item in given or ())
-        if "name" in entry
-    ]
+    given = {name: mapping(entry) for name, entry in mapping(facts.get("tasks")).items()}
+    tasks = [Task(name, _classes(entry), entry) for name, entry in given.items()]
     names = {task.name for task in tasks}
     extra = sorted({cell.task for cell in cells} - names)
     return (*tasks, *(Task(name, ()) for name in extra))
@@ -263,10 +251,7 @@ def _fractions(facts: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[float, 
 
 
 def _names(given: Any) -> list[str]:
-    if isinstance(given, Mapping):
-        return [str(name) for name in given]
-    entries = given if isinstance(given, list | tuple) else []
-    return [str(_dict(item, "name").get("name", item)) for item in entries]
+    return [*map(str, given)] if isinstance(given, Mapping | list) else []
 
 
 def _ordered(names: Sequence[str], known: set[str]) -> tuple[str, ...]:
@@ -275,10 +260,8 @@ def _ordered(names: Sequence[str], known: set[str]) -> tuple[str, ...]:
     return tuple(sorted(dict.fromkeys(every), key=lambda name: name in CONTROLS))
 
 
-def _dict(value: Any, key: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return dict(value)
-    return {key: value} if key else {}
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _is_number(value: Any) -> bool:

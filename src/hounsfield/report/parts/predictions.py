@@ -127,13 +127,15 @@ def _figures(
             "roc",
             "ROC curve",
             f"True against false positive rate{mean}.",
-            _curves(roc, "false positive rate", "true positive rate", arms, style, start, True),
+            _curves(
+                roc, "false positive rate", "true positive rate", arms, style, start, diagonal=True
+            ),
         ),
         figure(
             "precision-recall",
             "Precision and recall",
             f"Precision at each recall{mean}.",
-            _curves(recall, "recall", "precision", arms, style, start, False),
+            _curves(recall, "recall", "precision", arms, style, start),
         ),
         figure(
             "calibration",
@@ -163,7 +165,8 @@ def _curves(
     arms: Sequence[str],
     style: Style,
     parameters: Sequence[tuple[str, str]],
-    diagonal: bool,
+    *,
+    diagonal: bool = False,
 ) -> dict[str, Any]:
     lines = (
         alt.Chart(drawing.ROWS)
