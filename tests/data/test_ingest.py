@@ -29,6 +29,7 @@ from hounsfield.data.phantom import phantom
 from hounsfield.data.readers.dicom_headers import read_headers
 from hounsfield.data.resample import Shape
 from hounsfield.data.store import Store
+from hounsfield.data.store_writer import write_store
 from hounsfield.errors import ConfigError, DiskError, InputError, LabelError, LeakError, OutputError
 from hounsfield.lock import held
 
@@ -479,6 +480,15 @@ def test_info_tells_the_flow_for_people_and_for_programs(archive: Path, tmp_path
         assert montage.size == (8 * 32, 8 * 32)
 
 
+def test_info_says_that_a_label_is_a_measurement(tmp_path: Path) -> None:
+    names = [f"p{row}" for row in range(21)]
+    for scores, told in (([*range(20), 0], "  19: 1 slice, 1 patient"),
+                         ([*range(21)], "  more than 20 different values")):  # fmt: skip
+        index = pl.DataFrame({"patient": names, "series": names, "score": scores})
+        store = write_store(tmp_path / f"{len(set(scores))}", np.zeros((21, 8, 8), np.int16), index)
+        assert list(lines(describe(store)))[-1] == told
+
+
 def test_medmnist_goes_through_the_verb_with_its_split_and_its_labels(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     counts = {"train": 5, "val": 2, "test": 3}
@@ -533,6 +543,12 @@ def test_a_store_is_no_source(small_store: Store, tmp_path: Path) -> None:
         "itself to the other verbs."
     )
     assert not (tmp_path / "store").exists()
+
+
+def test_a_store_may_be_made_among_its_scans(archive: Path, tmp_path: Path) -> None:
+    shutil.copytree(archive / "PHANTOM-0000", tmp_path / "scans")
+    flow = ingest([tmp_path / "scans"], tmp_path / "scans" / "store", size=16, keep_ids=True)
+    assert (flow.files, flow.read, flow.skipped) == (26, 26, 0)
 
 
 def test_labels_of_whole_files_come_with_the_hint_to_judge_by_series(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hounsfield.errors import InputError, ReadError
 
 Kind = Literal["dicom", "nifti", "image", "medmnist", "itk"]
 
+STAGING = ".ingest"  # ends the hidden name of a folder where a store is being made
 HEAD_BYTES = 1024
 MAX_BYTES = 2 * 2**30  # of one file; the largest volume with room to spare
 BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # a member is a bomb beyond both
@@ -115,7 +116,8 @@ def _files_in(source: Path) -> Iterator[Path]:
         closed.append(Path(error.filename))
 
     for folder, folders, files in os.walk(source, onerror=keep):
-        folders.sort(key=natural)
+        theirs = (one for one in folders if not (one.startswith(".") and one.endswith(STAGING)))
+        folders[:] = sorted(theirs, key=natural)
         links = [name for name in folders if Path(folder, name).is_symlink()]
         yield from (Path(folder, name) for name in [*links, *sorted(files, key=natural)])
     yield from closed

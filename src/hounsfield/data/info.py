@@ -107,6 +107,8 @@ def lines(described: Mapping[str, Any]) -> Iterator[str]:
             f"label {name}: {plural(label['labelled'], 'labelled slice')}, "
             f"{label['unlabelled']:,} without"
         )
+        if "range" in label:
+            yield f"  more than {MANY_CLASSES} different values"
         for row in label["values"]:
             yield (
                 f"  {row['value']}: {plural(row['slices'], 'slice')}, "

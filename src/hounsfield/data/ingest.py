@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from hounsfield.data.archive import Entry, files_below, look_at, natural
+from hounsfield.data.archive import STAGING, Entry, files_below, look_at, natural
 from hounsfield.data.assemble import Flow, assemble, old_store
 from hounsfield.data.convert import Job, Unit, convert, is_whole, read_headers
 from hounsfield.data.identify import check_labels
@@ -79,7 +79,7 @@ def ingest(
     table = read_labels(labels) if labels is not None else None
     _check_class_folders(class_folders, table)
     key = key or default_key_file()
-    staging = out.parent / f".{out.name}.ingest"
+    staging = out.parent / f".{out.name}{STAGING}"
     with _staged(staging), Staff(workers) as staff:
         ending = out.exists() and (staging / MARK).exists()  # killed once the store was there
         before = _before(out, shape, append=append or ending, keep_ids=keep_ids)
