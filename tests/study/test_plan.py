@@ -116,6 +116,19 @@ def test_repeats_may_have_a_pretraining_each(study):
     assert any("share one checkpoint" in warning for warning in shared.warnings)
 
 
+@pytest.mark.parametrize(("seeds", "built"), [("shared", 1), ("per_repeat", 3)])
+def test_a_plan_builds_the_networks_of_a_pretraining_once_for_all_folds(
+    study, monkeypatch, seeds, built
+):
+    build, asked = pretraining.build, []
+    monkeypatch.setattr(
+        pretraining, "build", lambda config, **k: asked.append(config) or build(config, **k)
+    )
+    planned = plan(study(arms=["spark"], pretrain=SPARK, folds=4, repeats=3, pretrain_seeds=seeds))
+    assert len(asked) == built
+    assert len(planned.pretrainings) == 4 * built
+
+
 @pytest.mark.parametrize(("folds", "repeats", "told"), [(4, 2, True), (4, 3, False), (0, 2, False)])
 def test_too_few_repeats_of_a_cross_validation_are_told_before_they_run(
     study, folds, repeats, told

@@ -24,7 +24,7 @@ from hounsfield.study.controls import order_is_known
 from hounsfield.study.hashes import hash_of
 from hounsfield.study.partition import Rung, Splits, ladders_of, splits_of
 from hounsfield.study.predictions import covers, read
-from hounsfield.study.pretraining import RECIPE, Pretraining, kept_out, pretraining
+from hounsfield.study.pretraining import RECIPE, Pretraining, filled_in, kept_out, pretraining
 from hounsfield.study.task import Task, load
 from hounsfield.wording import plural
 
@@ -148,17 +148,20 @@ def _runs(
     """(arm, fold, repeat) -> the pre-training that the arm starts from there."""
     folds = range(max(config.folds, 1))
     never_seen = {fold: kept_out(fold, config, tasks, splits) for fold in folds}
-    return {
+    arms = [arm for arm in config.arms if arm in config.pretrain]
+    own = config.repeats if config.pretrain_seeds == "per_repeat" else 1
+    trained = {
         (arm, fold, repeat): pretraining(
-            arm,
-            repeat,
-            config,
-            stores,
-            never_seen[fold],
-            init=cards[arm].sha256 if arm in cards else None,
+            arm, settings, never_seen[fold], init=cards[arm].sha256 if arm in cards else None
         )
-        for arm in config.arms
-        if arm in config.pretrain
+        for arm in arms
+        for repeat in range(own)
+        for settings in [filled_in(arm, repeat, config, stores)]  # it builds the networks
+        for fold in folds
+    }
+    return {
+        (arm, fold, repeat): trained[arm, fold, repeat % own]
+        for arm in arms
         for fold in folds
         for repeat in range(config.repeats)
     }

@@ -69,39 +69,37 @@ def kept_out(
 
 
 def pretraining(
-    name: str,
-    repeat: int,
-    config: StudyConfig,
-    stores: Mapping[str, Path],
-    never_seen: frozenset[str],
-    *,
-    init: str | None,
+    name: str, settings: PretrainConfig, never_seen: frozenset[str], *, init: str | None
 ) -> Pretraining:
-    """The pre-training of an arm for a repeat.
+    """The pre-training of an arm.
+
+    Args:
+        name: Of the arm.
+        settings: As `filled_in` gives them.
+        never_seen: Patients that stay out.
+        init: SHA-256 of the weights that it starts from, if it starts from any.
+    """
+    opened = [Store.open(path) for path in settings.stores]
+    present = frozenset().union(*(store.index["patient"].to_list() for store in opened))
+    without = tuple(sorted(never_seen & present))
+    facts = [RECIPE, _decides(settings, init), [store.hash for store in opened], without]
+    return Pretraining(hash_of(facts), name, settings, without)
+
+
+def filled_in(
+    name: str, repeat: int, config: StudyConfig, stores: Mapping[str, Path]
+) -> PretrainConfig:
+    """The settings of the study's table `pretrain.NAME`, filled in and fit to run.
 
     Args:
         name: Of the arm.
         repeat: It counts where every repeat has a pre-training of its own.
         config: The study.
         stores: Name -> folder.
-        never_seen: Patients that stay out.
-        init: SHA-256 of the weights that it starts from, if it starts from any.
 
     Raises:
         ConfigError: A setting is not allowed, or a store is not known.
     """
-    parsed = _parsed(name, repeat, config, stores)
-    opened = [Store.open(path) for path in parsed.stores]
-    present = frozenset().union(*(store.index["patient"].to_list() for store in opened))
-    without = tuple(sorted(never_seen & present))
-    facts = [RECIPE, _decides(parsed, init), [store.hash for store in opened], without]
-    return Pretraining(hash_of(facts), name, parsed, without)
-
-
-def _parsed(
-    name: str, repeat: int, config: StudyConfig, stores: Mapping[str, Path]
-) -> PretrainConfig:
-    """The settings of the study's table `pretrain.NAME`, filled in and fit to run."""
     given = config.pretrain[name]
     if "leave_out" in given:
         raise ConfigError(
