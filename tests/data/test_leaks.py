@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hounsfield.data.leaks import Leak, leaks, sides_of
+from hounsfield.data.leaks import Leak, leaks, looks, sides_of
 from hounsfield.data.store import Store
 from hounsfield.data.store_writer import write_store
 
@@ -61,6 +61,16 @@ def test_patients_slices_and_lookalikes_are_found_and_nothing_else(tmp_path: Pat
     assert found["slice", "task (train)", "task (test)"].examples == ("row 4 ~ row 0",)
     assert found["patient", "pool (pool)", "task (test)"].examples == ("d",)
     assert found["near-duplicate", "pool (pool)", "task (test)"].examples == ("row 2 ~ row 0",)
+
+
+def test_every_look_that_was_announced_is_told(tmp_path: Path) -> None:
+    images = faces(2, 7)
+    splits = ["train", "train", "val", "test", "test", None, "train"]
+    store = store_of(tmp_path / "store", images[[0, 1, 2, 3, 0, 5, 6]], list("abcdefg"), splits)
+    for judged, seen in sides_of([store])[0]:
+        told: list[int] = []
+        leaks(seen, [judged], advance=told.append)
+        assert sum(told) == looks(seen, [judged])
 
 
 def test_the_same_source_is_a_leak_whatever_became_of_its_pixels(tmp_path: Path) -> None:

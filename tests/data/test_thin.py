@@ -78,7 +78,9 @@ def test_copies_go_within_a_volume_and_stay_between_volumes(tmp_path: Path) -> N
     distinct = np.kron(rng.integers(-1000, 1000, (3, 9, 9)), np.ones((4, 4))).astype(np.int16)
     images = distinct[[0, 0, 1, 1, 2, 0, 1]]
     store = make(tmp_path / "store", images, ["a"] * 5 + ["b"] * 2)
-    thinned = thin(store, tmp_path / "thin", distance=2)
+    told: list[int] = []
+    thinned = thin(store, tmp_path / "thin", distance=2, advance=told.append)
+    assert sum(told) == 2 * len(store)
     out = Store.open(tmp_path / "thin")
     assert thinned.volumes.select("slices", "kept").rows() == [(5, 3), (2, 2)]
     assert np.array_equal(out.read(np.arange(5)), distinct[[0, 1, 2, 0, 1]])

@@ -111,7 +111,7 @@ def thin(
     from hounsfield.progress import bar
 
     store = Store.open(path)
-    with bar("slices", total=len(store)) as progress:
+    with bar("slices", total=2 * len(store)) as progress:
         thinned = drop(store, out, distance=distance, advance=progress.advance)
     for line in lines(thinned, distance):
         typer.echo(line)

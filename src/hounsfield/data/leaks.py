@@ -93,8 +93,11 @@ def by_pair(
 
 
 def looks(seen: Sequence[Side], judged: Sequence[Side]) -> int:
-    """How many slices are looked at: each once for its pixels, once for its hash."""
-    return 2 * sum(len(side.rows) for side in (*seen, *judged)) if seen and judged else 0
+    """How often slices are looked at: at their pixels, to be hashed, against each side seen."""
+    if not seen or not judged:
+        return 0
+    each = 2 * sum(len(side.rows) for side in (*seen, *judged))
+    return each + len(seen) * sum(len(side.rows) for side in judged)
 
 
 def sides_of(stores: Sequence[Store]) -> tuple[list[tuple[Side, list[Side]]], list[str]]:
@@ -192,6 +195,7 @@ def _equal(seen: _Look, judged: _Look) -> tuple[NDArray[np.bool_], list[tuple[in
 def _near(seen: _Look, judged: _Look, same: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Judged slices that look like a seen slice of another patient, and are not equal to one."""
     left = np.flatnonzero(~same)
+    judged.advance(len(same) - len(left))
     block = max(_BLOCK // max(len(seen.hashes), 1), 1)
     found: list[tuple[int, int]] = []
     for start in range(0, len(left), block):
@@ -200,6 +204,7 @@ def _near(seen: _Look, judged: _Look, same: NDArray[np.bool_]) -> list[tuple[int
         ours, theirs = np.nonzero(close)
         others = judged.patients[here[ours]] != seen.patients[theirs]
         found += _confirmed(seen, judged, here[ours][others], theirs[others])
+        judged.advance(len(here))
     return found
 
 

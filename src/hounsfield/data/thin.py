@@ -51,7 +51,8 @@ def thin(
     """Write the store `out` with the slices of `store` that are no near-duplicates.
 
     `out` also holds `thinned.csv` (series, slices, kept) and `thinning.svg`, the curve of kept
-    slices over the distance. `advance` is told of slices as they are hashed.
+    slices over the distance. `advance` is told of slices as they are hashed, and again as they are
+    written or dropped.
 
     Raises:
         OutputError: `out` exists.
@@ -75,7 +76,8 @@ def thin(
         }
         rows = np.sort(np.concatenate([np.zeros(0, np.int64), *kept.values()]))
         check_space(out, len(rows) * 2 * store.size**2)
-        _write(store, rows, folder, distance)
+        advance(len(store) - len(rows))
+        _write(store, rows, folder, distance, advance)
         write_text(folder / "thinned.csv", table.write_csv())
         write_text(folder / "thinning.svg", _figure(curve, distance))
     return Thinned(table, curve)
@@ -113,10 +115,18 @@ def _volumes(index: pl.DataFrame) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def _write(store: Store, rows: NDArray[np.int64], folder: Path, distance: int) -> None:
+def _write(
+    store: Store,
+    rows: NDArray[np.int64],
+    folder: Path,
+    distance: int,
+    advance: Callable[[int], None],
+) -> None:
     writer = StoreWriter(folder, size=store.size)
     for start in range(0, len(rows), CHUNK):
-        writer.add(store.read(rows[start : start + CHUNK]))
+        part = rows[start : start + CHUNK]
+        writer.add(store.read(part))
+        advance(len(part))
     facts = store.facts
     writer.close(
         store.index[rows],

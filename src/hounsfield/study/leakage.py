@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hounsfield.data.leaks import EXAMPLES, Leak, Side, by_pair
+from hounsfield.data.leaks import EXAMPLES, Leak, Side, by_pair, looks
 from hounsfield.data.store import Store
 from hounsfield.errors import LeakError
 from hounsfield.files import read_object, write_json
@@ -67,11 +67,10 @@ def over_folds(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _found(plan: Plan) -> Iterator[Leak]:
     folds = [_sides(plan, fold) for fold in range(max(plan.config.folds, 1))]
-    with bar("leak check", total=sum(len(seen) * len(judged) for seen, judged in folds)) as shown:
+    with bar("leak check", total=sum(looks(seen, judged) for seen, judged in folds)) as shown:
         for seen, judged in folds:
-            for leaks in by_pair(seen, judged):
+            for leaks in by_pair(seen, judged, advance=shown.advance):
                 yield from leaks
-                shown.advance()
 
 
 def _sides(plan: Plan, fold: int) -> tuple[list[Side], list[Side]]:
