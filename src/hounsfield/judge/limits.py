@@ -31,8 +31,8 @@ def refusal(
     """
     if repeats < FEWEST_FOLDED and not single and len(np.unique(truth.folds)) > 1:
         return (
-            f"not enough repeats: {repeats} of a cross-validation; intervals of differences are "
-            f"known to hold from {FEWEST_FOLDED} on"
+            f"not enough repeats: {repeats} of a cross-validation; intervals of differences hold "
+            f"and tell something from {FEWEST_FOLDED} on"
         )
     n_patients = len(truth.folds)
     if truth.classes == 2:

@@ -323,8 +323,8 @@ def _warnings(config: StudyConfig, tasks: Mapping[str, Task]) -> Iterator[str]:
     if config.folds and config.repeats < FEWEST_FOLDED:
         yield (
             f"With {plural(config.repeats, 'repeat')} of a cross-validation no interval of a "
-            f"difference is known to hold, and none is printed. Set repeats = {FEWEST_FOLDED} or "
-            "more, or folds = 0."
+            "difference holds and tells something, and none is printed. Set repeats = "
+            f"{FEWEST_FOLDED} or more, or folds = 0."
         )
     for task in tasks.values():
         carried = task.strata()
