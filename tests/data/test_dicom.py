@@ -472,6 +472,22 @@ def test_zips_are_walked_like_folders_and_traversal_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scans.zip"]
 
 
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_a_damaged_member_costs_itself_however_it_is_packed(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w", method) as archive:
+        archive.writestr("a.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+        start = archive.fp.tell()
+        archive.writestr("b.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    content = bytearray((tmp_path / "scans.zip").read_bytes())
+    content[start + 35 : start + 60] = b"\xff" * 25  # behind the member's own header and name
+    (tmp_path / "scans.zip").write_bytes(content)
+    sound, damaged = walk([tmp_path])
+    assert isinstance(sound, Entry)
+    assert isinstance(damaged, Refusal)
+
+
 def entry_names(found: Sequence[Entry | Refusal]) -> list[str]:
     return [one.name if isinstance(one, Entry) else one.file for one in found]
 

@@ -201,7 +201,7 @@ def _look_at_member(
     try:
         with archive.open(member) as file:
             head = file.read(HEAD_BYTES)
-    except _BROKEN as error:
+    except Exception as error:  # decompressors fail in as many ways as there are decompressors
         return Refusal(name, "refused", f"cannot be unpacked ({type(error).__name__})")
     if head.startswith(b"PK\x03\x04"):
         return Refusal(name, "refused", "an archive inside an archive; unpack it first")
