@@ -1,7 +1,8 @@
 """What a store holds, for people and for programs; and a picture of it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +64,20 @@ def describe(store: Store) -> dict[str, Any]:
 
 def lines(described: Mapping[str, Any]) -> Iterator[str]:
     """`describe`'s values as lines for a terminal."""
+    yield from _flow(described)
+    yield from _traits(described)
+    yield from _shares(described["hu_histogram"] or ())
+    for split, counts in described["splits"].items():
+        yield (
+            f"split {split}: {plural(counts['patients'], 'patient')}, "
+            f"{plural(counts['slices'], 'slice')}"
+        )
+    for name, label in described["labels"].items():
+        yield from _labelled(name, label)
+
+
+def _flow(described: Mapping[str, Any]) -> Iterator[str]:
+    """From files to slices."""
     flow = described["flow"]
     yield (
         f"{described['store']}: {plural(flow['slices'], 'slice')} of {described['size']} px, "
@@ -79,6 +94,10 @@ def lines(described: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {note}"
     if len(described["notes"]) > _SHOWN:
         yield f"  and {plural(len(described['notes']) - _SHOWN, 'more note')} in store.json"
+
+
+def _traits(described: Mapping[str, Any]) -> Iterator[str]:
+    """What the slices are, and what their headers say."""
     yield f"units: {_listed(described['units'])}"
     for name, words in (
         ("slices_a_patient", "slices a patient"),
@@ -91,30 +110,29 @@ def lines(described: Mapping[str, Any]) -> Iterator[str]:
     for name, counts in described["headers"].items():
         if set(counts) != {"unknown"}:
             yield f"{name}: {_listed(counts)}"
-    histogram = described["hu_histogram"]
-    if histogram is not None:
+
+
+def _shares(histogram: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if histogram:
         yield "share of pixels by HU:"
-        for row in histogram:
-            bar = "#" * round(40 * row["share"])
-            yield f"  {row['from']:>6} to {row['to']:>6}  {100 * row['share']:5.1f} %  {bar}"
-    for split, counts in described["splits"].items():
+    for row in histogram:
+        bar = "#" * round(40 * row["share"])
+        yield f"  {row['from']:>6} to {row['to']:>6}  {100 * row['share']:5.1f} %  {bar}"
+
+
+def _labelled(name: str, label: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"label {name}: {plural(label['labelled'], 'labelled slice')}, "
+        f"{label['unlabelled']:,} without"
+    )
+    for row in label["values"]:
         yield (
-            f"split {split}: {plural(counts['patients'], 'patient')}, "
-            f"{plural(counts['slices'], 'slice')}"
+            f"  {row['value']}: {plural(row['slices'], 'slice')}, "
+            f"{plural(row['patients'], 'patient')}"
+            + (f" ({_listed(row['by_split'])})" if row["by_split"] else "")
         )
-    for name, label in described["labels"].items():
-        yield (
-            f"label {name}: {plural(label['labelled'], 'labelled slice')}, "
-            f"{label['unlabelled']:,} without"
-        )
-        if "range" in label:
-            yield f"  more than {MANY_CLASSES} different values"
-        for row in label["values"]:
-            yield (
-                f"  {row['value']}: {plural(row['slices'], 'slice')}, "
-                f"{plural(row['patients'], 'patient')}"
-                + (f" ({_listed(row['by_split'])})" if row["by_split"] else "")
-            )
+    if "range" in label:
+        yield f"  more than {MANY_CLASSES} different values"
 
 
 def flow_lines(flow: Flow) -> Iterator[str]:
@@ -193,7 +211,7 @@ def _histogram(store: Store) -> list[dict[str, Any]] | None:
         counts += _count(store.read(np.array([row])))
     return [
         {"from": low, "to": high, "share": float(count / counts.sum())}
-        for low, high, count in zip(HU_EDGES, HU_EDGES[1:], counts, strict=False)
+        for (low, high), count in zip(pairwise(HU_EDGES), counts, strict=True)
     ]
 
 
