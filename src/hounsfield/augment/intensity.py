@@ -14,9 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from hounsfield.augment import ops
-from hounsfield.units import DISPLAY_MAX
-
-WIDE_HU = (-1000.0, 1000.0)
+from hounsfield.units import DISPLAY_MAX, WIDE_HU
 
 
 class Intensity(Protocol):

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from hounsfield.augment import published
 from hounsfield.augment.geometry import Geometry
-from hounsfield.augment.intensity import WIDE_HU, Jitter, Windowed
+from hounsfield.augment.intensity import Jitter, Windowed
 from hounsfield.augment.recipe import Recipe, View
 from hounsfield.errors import ConfigError, one_of
-from hounsfield.units import DISPLAY_MAX
+from hounsfield.units import DISPLAY_MAX, WIDE_HU
 
 
 def recipe(

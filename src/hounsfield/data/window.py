@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hounsfield.errors import ConfigError, one_of
-from hounsfield.units import DISPLAY_MAX
+from hounsfield.units import DISPLAY_MAX, WIDE_HU
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ WINDOWS: Final[Mapping[str, Window]] = MappingProxyType(
         "soft": Window(-160, 240),
         "lung": Window(-1350, 150),
         "bone": Window(-500, 1300),
-        "wide": Window(-1000, 1000),
+        "wide": Window(*WIDE_HU),
     }
 )
 

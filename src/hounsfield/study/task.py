@@ -235,9 +235,7 @@ def _check_spelling(where: str, label: str, values: Sequence[str]) -> None:
 
 def _units(table: pl.DataFrame, level: Level) -> pl.DataFrame:
     keys = {"slice": ["outside", "slice"], "series": ["series"], "patient": ["patient"]}[level]
-    return table.with_columns(
-        pl.struct(keys).rank("dense").cast(pl.Int64).alias("unit")
-    )  # numbers that are equal where the unit is
+    return table.with_columns(pl.struct(keys).rank("dense").cast(pl.Int64).alias("unit"))
 
 
 def _check_one_label_a_unit(where: str, config: TaskConfig, table: pl.DataFrame) -> None:

@@ -85,7 +85,7 @@ def _splits(patients: list[Patient], seed: int) -> list[str]:
     for bleeds in (True, False):
         group = [patient.number for patient in patients if patient.bleeds is bleeds]
         order = stream(seed, "phantom", "split", int(bleeds)).permutation(group)
-        ends = np.cumsum([SHARES[name] for name in SHARES])
+        ends = np.cumsum(list(SHARES.values()))
         for place, number in enumerate(order):
             side = int(np.searchsorted(ends, (place + 0.5) / len(order)))
             split_of[int(number)] = list(SHARES)[min(side, len(SHARES) - 1)]
