@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from hounsfield.errors import InputError, LeakError
-from hounsfield.judge import metrics
+from hounsfield.judge import metrics, results
 from hounsfield.judge.declared import declared
 from hounsfield.judge.jackknife import contrast
 from hounsfield.judge.questions import questions
@@ -395,6 +395,13 @@ def test_a_study_that_lost_a_result_is_not_judged(tmp_path, fake_study, lost):
     judge(folder)
     assert is_judged(folder)
     (folder / lost).unlink()
+    assert not is_judged(folder)
+
+
+def test_a_study_judged_by_another_rule_is_not_judged(tmp_path, fake_study, monkeypatch):
+    folder = fake_study(arms=("scratch", "spark"), fractions=(1.0,)).write(tmp_path / "s")
+    judge(folder)
+    monkeypatch.setattr(results, "RULE", results.RULE + 1)
     assert not is_judged(folder)
 
 

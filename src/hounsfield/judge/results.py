@@ -24,6 +24,7 @@ from hounsfield.provenance import origin
 
 WRITTEN = ("results.parquet", "verdicts.json", "left_out.json")
 JUDGED = "judged.json"
+RULE = 2  # of judging: raised when the same cells come to other numbers, so that they are made anew
 COLUMNS: Mapping[str, Any] = {
     **dict.fromkeys(("kind", "task", "protocol", "level", "metric", "arm", "baseline"), pl.String),
     **dict.fromkeys(
@@ -88,14 +89,14 @@ def judge(folder: Path, out: Path | None = None) -> Results:
 
 
 def is_judged(folder: Path) -> bool:
-    """Whether the results in `folder` are of its plan and its cells as they are now."""
+    """Whether the results in `folder` are of its plan and its cells, by the rule of now."""
     there = all((folder / name).is_file() for name in WRITTEN)
     return there and read_object(folder / JUDGED).get("inputs") == _inputs(folder)
 
 
 def _inputs(folder: Path) -> str:
     """A hash of all that the numbers come from: the plan, and every cell's facts and scores."""
-    digest = hashlib.sha256(__version__.encode())
+    digest = hashlib.sha256(f"{__version__}\x1f{RULE}".encode())
     cells = [path for name in ("cell.json", "scores.parquet")
              for path in sorted(folder.glob(f"cells/*/{name}"))]  # fmt: skip
     for path in (folder / "study.json", *cells):
