@@ -19,6 +19,7 @@ from hounsfield.errors import ConfigError, OutputError, WeightsError
 from hounsfield.export import formats
 from hounsfield.export.make import export
 from hounsfield.models.backbone import create
+from hounsfield.models.recognise import describe
 
 FACTS = {"method": "byol", "image_size": "32", "window_hu": "0.0,80.0"}
 
@@ -173,6 +174,9 @@ def test_an_export_loads_as_a_source_and_remembers_where_it_came_from(tmp_path: 
     encoder = load_encoder(out)
     assert encoder.card.origin == "a hounsfield run of byol"
     assert encoder.card.stores == ("ab" * 32,)
+    lines = describe(out, ["resnet10_tiny"]).lines()
+    assert f"corpus   store {'ab' * 32}" in lines
+    assert lines[-1].startswith("fills    resnet10_tiny: all 78 tensors without a prefix, 1 input")
     assert encoder.window_hu == (0, 80)
     torch.testing.assert_close(encoder.backbone(noise()), features(tmp_path / "run", noise()))
 

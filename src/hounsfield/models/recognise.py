@@ -46,15 +46,18 @@ class Found:
             "file": f"{card.file} ({self.file.kind}, sha256 {card.sha256})",
             "origin": card.origin or "not known",
             "licence": card.licence or "not known",
-            "corpus": card.corpus or ", ".join(card.stores) or "not known",
+            "corpus": ", ".join(f"store {one}" for one in card.stores)
+            or card.corpus
+            or "not known",
             "holds": f"{len(tensors)} tensors, {values:,} values",
         }
         lines = [f"{name:<8} {text}" for name, text in facts.items()]
         for name in self.filled:
             fit = self.fits[name]
             lines.append(
-                f"fills    {name}: all {len(fit.tensors)} tensors under the prefix "
-                f"{fit.prefix!r}, {plural(fit.channels, 'input channel')}; "
+                f"fills    {name}: all {len(fit.tensors)} tensors "
+                + (f"under the prefix {fit.prefix!r}" if fit.prefix else "without a prefix")
+                + f", {plural(fit.channels, 'input channel')}; "
                 f"{len(tensors) - len(fit.tensors)} more are not the backbone's"
             )
         if self.filled:

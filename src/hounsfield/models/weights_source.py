@@ -170,7 +170,7 @@ def _beside(path: Path) -> dict[str, str]:
     if manifest.get("file") == path.name:
         return {
             key: value if isinstance(value, str) else json.dumps(value)
-            for key in ("origin", "licence", "corpus", "stores", "method")
+            for key in ("origin", "licence", "stores", "method")
             if (value := manifest.get(key))
         }
     return _torchvision_facts(path.name) if _HASHED_NAME.fullmatch(path.name) else {}
