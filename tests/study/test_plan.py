@@ -7,6 +7,7 @@ from hounsfield.errors import ConfigError, LabelError, LeakError
 from hounsfield.study import pretraining
 from hounsfield.study.config import load_study
 from hounsfield.study.plan import plan
+from hounsfield.study.task import TaskConfig, load
 
 SPARK = {
     "spark": {
@@ -183,6 +184,21 @@ def test_an_external_store_judges_instead_of_the_own_test_patients(study, store,
     assert {cell.test for cell in planned.cells} == {("a", "b", "c")}
     trained = {patient for cell in planned.cells for patient in cell.rung.train}
     assert not trained & {"p03", "p04", "p08", "p09"}  # the own test patients take no part
+
+
+def test_patients_whose_series_bear_one_name_are_judged_apart(tmp_path):
+    index = {
+        "patient": list("aaabb"),
+        "series": ["1.2.3"] * 5,
+        "z": [0, 1, 2, 0, 1],
+        "z_mm": [0.0, 5.0, 10.0, 0.0, 5.0],
+        "lesion": [1, 1, 1, 0, 0],
+    }
+    write_store(tmp_path / "s", np.zeros((5, 8, 8), np.int16), pl.DataFrame(index))
+    config = TaskConfig(store="s", label="lesion", level="series")
+    images = load("lesion", config, {"s": tmp_path / "s"}).images
+    assert images["unit"].to_list() == [1, 1, 1, 2, 2]
+    assert images["rank"].to_list() == [0, 0.5, 1, 0, 1]
 
 
 def test_controls_alone_raise_no_question_and_no_budget_touches_them(study):

@@ -165,7 +165,8 @@ def load(name: str, config: TaskConfig, stores: Mapping[str, Path]) -> Task:
 def _labelled(where: str, config: TaskConfig, store: Store, *, outside: bool) -> pl.DataFrame:
     if config.label not in store.labels:
         raise ConfigError(f"{where}: {one_of('label', config.label, store.labels)} ({store.path})")
-    rank = pl.col("z") / pl.col("z").max().over("series")  # a volume of one slice has no order
+    last = pl.col("z").max().over("patient", "series")
+    rank = pl.col("z") / last  # a volume of one slice has no order
     ranked = store.index.with_columns(
         pl.when(pl.col("z_mm").is_not_null()).then(rank.fill_nan(0.5)).alias("rank")
     )
@@ -234,7 +235,11 @@ def _check_spelling(where: str, label: str, values: Sequence[str]) -> None:
 
 
 def _units(table: pl.DataFrame, level: Level) -> pl.DataFrame:
-    keys = {"slice": ["outside", "slice"], "series": ["series"], "patient": ["patient"]}[level]
+    keys = {
+        "slice": ["outside", "slice"],
+        "series": ["patient", "series"],  # a name of a series may be everybody's
+        "patient": ["patient"],
+    }[level]
     return table.with_columns(pl.struct(keys).rank("dense").cast(pl.Int64).alias("unit"))
 
 
