@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,10 @@ from hounsfield.data.store_writer import write_store
 from hounsfield.errors import LabelError, OutputError, TrainingError, WeightsError
 from hounsfield.models.backbone import create
 from hounsfield.models.pretrained import load_into
+from hounsfield.study.classifier import Keeper
 from hounsfield.study.config import Budget
+from hounsfield.study.scores import Score
+from hounsfield.train.training import Training
 
 Make = Callable[..., FinetuneConfig]
 
@@ -160,6 +164,32 @@ def test_a_learning_rate_that_was_trained_is_not_trained_again(
     assert {path.name for path in done.folder.iterdir()} == {
         FILE, "config.json", "run.json", "scores.parquet", "curve.parquet",
     }  # fmt: skip
+
+
+def test_a_training_that_goes_on_still_has_the_best_step_of_before(
+    config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Training.update
+
+    def until_step_40(training: Training, *of: Any) -> None:
+        if training.step == 40:
+            raise KeyboardInterrupt
+        update(training, *of)
+
+    def first_is_best(score_now: Callable[[], Score | None]) -> Keeper:
+        return Keeper(lambda: score_now() and (0.5, 0.0), first_of_equals=True)
+
+    monkeypatch.setattr("hounsfield.study.finetune.Keeper", first_is_best)
+    made = config(budget=Budget(steps=60, batch=16, lr=3e-3, looks=4))
+    whole = finetune(made, tmp_path / "whole").folder
+    assert json.loads((whole / "run.json").read_text())["chosen_step"] == 15
+    with monkeypatch.context() as early:
+        early.setattr(Training, "update", until_step_40)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(made, tmp_path / "out")
+    out = finetune(made, tmp_path / "out").folder
+    for path in whole.iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
 
 
 def test_a_finished_run_is_told_again(
