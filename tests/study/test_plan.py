@@ -242,6 +242,11 @@ def test_the_question_is_asked_as_its_task_is_judged(study, task, level, said):
         ),
         ({"image_size": 40}, ConfigError, r"40 is not a multiple of 32, .* Use 32 or 64\."),
         ({"backbone": "resnet10_tin"}, ConfigError, "Did you mean 'resnet10_tiny'"),
+        (
+            {"arms": ["theirs"], "predictions": {"theirs": "/none.csv"}},
+            LabelError,
+            r"^there is no file of scores at /none\.csv\. Give a CSV\.$",
+        ),
         ({"fractions": [1.0, 0.03]}, LabelError, "fraction 0.03 is 0 of 13 training patients"),
         ({"tasks": {"x": {"store": "mr", "label": "lesion"}}}, ConfigError, "unknown store 'mr'"),
         ({"tasks": {"x": {"store": "ct", "label": "leson"}}}, ConfigError, "mean 'lesion'"),

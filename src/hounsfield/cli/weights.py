@@ -53,7 +53,7 @@ def finetune(
         ),
     ] = None,
 ) -> None:
-    """Train one classifier for keeps, calibrated on validation patients."""
+    """Train one classifier to keep, for `predict`: calibrated on validation patients."""
     import json
 
     from hounsfield.classify.finetune import FinetuneConfig

@@ -28,6 +28,8 @@ def read(path: Path) -> pl.DataFrame:
     try:
         names = {"task": pl.String}  # a task may be called 1
         table = pl.read_csv(path, infer_schema_length=None, schema_overrides=names)
+    except FileNotFoundError:
+        raise LabelError(f"there is no file of scores at {path}. Give a CSV.") from None
     except (OSError, pl.exceptions.PolarsError) as error:
         raise LabelError(f"{path} cannot be read: {first_line(error)}") from None
     logits = [name for name in table.columns if name.startswith("logit_")]
