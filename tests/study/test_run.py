@@ -227,10 +227,10 @@ def test_cells_side_by_side_score_what_they_score_alone(study, tmp_path):
 
 @pytest.mark.usefixtures("one_thread")
 def test_pretrainings_side_by_side_are_those_made_alone(study, tmp_path):
-    planned = plan(study(arms=["spark"], pretrain=SPARK, repeats=1, fractions=[1.0], folds=3))
+    planned = plan(study(arms=["spark"], pretrain=SPARK, repeats=1, fractions=[1.0], folds=2))
     run(planned, tmp_path / "alone")
     run(planned, tmp_path / "beside", jobs=2)
-    assert len(planned.pretrainings) == 3
+    assert len(planned.pretrainings) == 2
     for name in planned.pretrainings:
         one, two = (
             (tmp_path / place / "pretrain" / name / "metrics.jsonl").read_bytes()
