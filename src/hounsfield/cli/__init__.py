@@ -1,6 +1,6 @@
 """The command line: the verbs in the order in which a study needs them.
 
-About `data`, `training`, `studies`, `weights` and this `machine`.
+About `data`, `training`, `studies`, `weights` and this `machine`; `options` several take alike.
 """
 
 import signal

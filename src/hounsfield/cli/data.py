@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from hounsfield.cli.options import KeepIds, Key, PatientPattern, Sources
+
 
 def phantom(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
@@ -22,9 +24,7 @@ def phantom(
 
 
 def ingest(
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE", help="Folders, files and zip archives.")
-    ],
+    sources: Sources,
     out: Annotated[Path, typer.Option(help="The store to make: a new folder.")],
     labels: Annotated[Path | None, typer.Option(help="A CSV or Parquet table of labels.")] = None,
     size: Annotated[int, typer.Option(help="Height and width of the stored slices in px.")] = 128,
@@ -37,17 +37,9 @@ def ingest(
         Literal["body"] | None, typer.Option(help="Cut every volume to its body first.")
     ] = None,
     append: Annotated[bool, typer.Option("--append", help="Add to a store what it lacks.")] = False,
-    key: Annotated[
-        Path | None,
-        typer.Option(help="The file of the key that hides identities (default: one a user)."),
-    ] = None,
-    keep_ids: Annotated[
-        bool, typer.Option("--keep-ids", help="Keep identities as they are: nothing is hidden.")
-    ] = False,
-    patient_pattern: Annotated[
-        str | None,
-        typer.Option(help="A regular expression on a file's path: its group is the patient."),
-    ] = None,
+    key: Key = None,
+    keep_ids: KeepIds = False,
+    patient_pattern: PatientPattern = None,
     class_folders: Annotated[
         str | None,
         typer.Option(help="A name: the first folder of a file's path is its label of that name."),

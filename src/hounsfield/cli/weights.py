@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from hounsfield.cli.options import KeepIds, Key, PatientPattern, Sources
+
 
 def weights(
     source: Annotated[
@@ -69,25 +71,15 @@ def finetune(
 
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `finetune` made.")],
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE", help="Folders, files and zip archives.")
-    ],
+    sources: Sources,
     out: Annotated[Path, typer.Option(help="A new CSV file.")],
     heatmaps: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A new folder: a picture of every slice.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Reading processes.")] = 1,
-    key: Annotated[
-        Path | None,
-        typer.Option(help="The file of the key that hides identities (default: one a user)."),
-    ] = None,
-    keep_ids: Annotated[
-        bool, typer.Option("--keep-ids", help="Keep identities as they are: nothing is hidden.")
-    ] = False,
-    patient_pattern: Annotated[
-        str | None,
-        typer.Option(help="A regular expression on a file's path: its group is the patient."),
-    ] = None,
+    key: Key = None,
+    keep_ids: KeepIds = False,
+    patient_pattern: PatientPattern = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
     ] = "auto",

@@ -1,0 +1,21 @@
+"""What several verbs take alike."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Sources = Annotated[
+    list[Path], typer.Argument(metavar="SOURCE", help="Folders, files and zip archives.")
+]
+Key = Annotated[
+    Path | None,
+    typer.Option(help="The file of the key that hides identities (default: one a user)."),
+]
+KeepIds = Annotated[
+    bool, typer.Option("--keep-ids", help="Keep identities as they are: nothing is hidden.")
+]
+PatientPattern = Annotated[
+    str | None,
+    typer.Option(help="A regular expression on a file's path: its group is the patient."),
+]
