@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from hounsfield.errors import InputError
+from hounsfield.errors import InputError, OutputError
 from hounsfield.report.parts.provenance import facts
 from hounsfield.report.study_folder import read
 from hounsfield.study import worker
@@ -128,3 +128,16 @@ def test_a_folder_without_pretrainings_is_refused_before_anything_is_written(new
     with pytest.raises(InputError, match="is no study's folder"):
         run(new, tmp_path / "out", pretrained=[tmp_path])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_pretrainings_alone_is_no_study_and_the_refusal_says_how_to_use_it(
+    old, new, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(worker, "pretrain", never)
+    alone = tmp_path / "alone"
+    shutil.copytree(old / "pretrain", alone / "pretrain")
+    with pytest.raises(OutputError, match=f"--pretrained {re.escape(str(alone))}[.]$"):
+        run(new, alone)
+    assert run(new, tmp_path / "out", pretrained=[alone]).failed == ()
+    (one,) = new.pretrainings.values()
+    assert files(one.place(tmp_path / "out"))["taken.json"] == b'{\n  "study": "alone"\n}\n'

@@ -118,7 +118,11 @@ def claim(plan: Plan, out: Path) -> None:
     if (out / "study.json").exists():
         _refuse_another(plan, out)
     elif out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise OutputError(f"{out} holds something that is no study. Choose an empty or new folder.")
+        theirs = f" To take over what is in {out / 'pretrain'}, add --pretrained {out}."
+        raise OutputError(
+            f"{out} holds something that is no study. Choose an empty or new folder."
+            + (theirs if (out / "pretrain").is_dir() else "")
+        )
     check_space(out, disk_bytes(plan, out))
 
 
