@@ -432,6 +432,23 @@ def test_pictures_get_their_patient_from_labels_neighbours_or_folders(tmp_path: 
     assert Store.open(tmp_path / "by_pattern").index["patient"].to_list()[::2] == ["50", "51", "52"]
 
 
+def test_guessed_patients_are_told_and_a_pattern_ends_the_guessing(tmp_path: Path) -> None:
+    for scan, patient in (("anna-1", ""), ("anna-2", ""), ("ben-1", "b")):
+        for z in (0.0, 5.0):
+            ds = slice_of(picture(int(z)), z=z, series=f"1.{scan[-1]}.{len(scan)}", patient=patient)
+            save(ds, tmp_path / "scans" / f"{scan}/{z:g}.dcm")
+    flow = ingest([tmp_path / "scans"], tmp_path / "store", size=16, workers=1)
+    assert flow.patients == 3
+    assert flow.notes == (
+        "4 slices whose patient nothing names: 2 patients guessed by study, folder or file. Where "
+        "a person has several of these, give --patient-pattern",
+    )
+    told = ingest(
+        [tmp_path / "scans"], tmp_path / "told", size=16, workers=1, patient_pattern=r"(\w+)-"
+    )
+    assert (told.patients, told.notes) == (2, ())
+
+
 def test_pictures_are_numbered_through_their_folder_however_many_workers_share_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ from hounsfield.errors import InputError
 from hounsfield.files import disk_errors, folder_whole
 from hounsfield.progress import bar
 from hounsfield.provenance import commit
+from hounsfield.wording import plural
 
 COUNTED: Final = ("files", "read", "skipped", "duplicate", "refused")
 _SHOWN = 5
@@ -94,7 +95,9 @@ def assemble(
     refusals = [*refusals, *told, *copies]
     if not len(slices) and before is None:
         raise _nothing(refusals)
+    unnamed = slices["patient"].is_null()
     slices, unmatched = labelled(slices, labels, keys, rows_by_file, class_folders=class_folders)
+    notes = [*_guessed(slices.filter(unnamed)), *notes]
     slices = slices if before is None else _apart(slices, before.index, keys)
     index = _index(slices, before)
     check_splits(index)
@@ -235,6 +238,17 @@ def _flow(
         refusals=tuple(refusals),
         listing=listing,
     )
+
+
+def _guessed(unnamed: pl.DataFrame) -> Iterator[str]:
+    """A note where patients are guessed: one person's studies then count as several patients."""
+    found = unnamed.filter(pl.col("patient") == pl.col("guess"))
+    if len(found):
+        yield (
+            f"{plural(len(found), 'slice')} whose patient nothing names: "
+            f"{plural(found['patient'].n_unique(), 'patient')} guessed by study, folder or file. "
+            "Where a person has several of these, give --patient-pattern"
+        )
 
 
 def _labels_by(slices: pl.DataFrame, table: Labels | None) -> str:
