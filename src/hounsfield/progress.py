@@ -36,9 +36,12 @@ class Bar(Protocol):
 
 @contextmanager
 def bar(label: str, *, total: int, done: int = 0) -> Iterator[Bar]:
-    """A bar over `total` units of which `done` are behind us already, on standard error."""
+    """A bar over `total` units of which `done` are behind us already, on standard error.
+
+    Of no units there is none to see.
+    """
     console = Console(stderr=True)
-    if _listener is not None or not console.is_terminal:
+    if _listener is not None or not console.is_terminal or not total:
         lines = _Lines(label, total, done, clock=time.monotonic)
         yield lines
         lines.close()

@@ -492,6 +492,9 @@ def test_info_tells_the_flow_for_people_and_for_programs(archive: Path, tmp_path
     assert regions["head"] == 42
     text = "\n".join(lines(described))
     assert "79 found = 78 read + 1 skipped + 0 duplicate + 0 refused" in text
+    emptiest = (store.read(np.arange(78)) < -950).mean()
+    assert f"    below -950  {100 * emptiest:5.1f} %  #" in text
+    assert "\n     from 1000  " in text
     write_montage(store, tmp_path / "m.png")
     with Image.open(tmp_path / "m.png") as montage:
         assert montage.size == (8 * 32, 8 * 32)

@@ -116,8 +116,14 @@ def _shares(histogram: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if histogram:
         yield "share of pixels by HU:"
     for row in histogram:
+        low, high = row["from"], row["to"]
+        place = f"{low} to {high}"
+        if low == HU_EDGES[0]:
+            place = f"below {high}"
+        elif high == HU_EDGES[-1]:
+            place = f"from {low}"
         bar = "#" * round(40 * row["share"])
-        yield f"  {row['from']:>6} to {row['to']:>6}  {100 * row['share']:5.1f} %  {bar}"
+        yield f"  {place:>12}  {100 * row['share']:5.1f} %  {bar}".rstrip()
 
 
 def _labelled(name: str, label: Mapping[str, Any]) -> Iterator[str]:
