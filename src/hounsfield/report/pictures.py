@@ -1,7 +1,7 @@
 """Thumbnails that the study kept, as data inside the page.
 
 `pictures/pictures.json` lists them under `montage`, `reconstructions` and `mistakes`. An entry
-names a `file` (PNG or JPEG, relative to `pictures/`), may name more under the keys of `SHOWN`, and
+names a `file` (PNG, relative to `pictures/`), may name more under the keys of `SHOWN`, and
 carries whatever the captions tell: `title`, `text`; for reconstructions `arm`, `run`, `patient`,
 `slice`; for mistakes `task`, `arm`, `fraction`, `repeat`, `patient`, `slice`, `label`,
 `predicted`, `probability`.
@@ -15,7 +15,7 @@ from typing import Any
 
 from hounsfield.report.study_folder import Study
 
-KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+PNG = b"\x89PNG\r\n\x1a\n"  # what such a file begins with
 SHOWN = {  # side by side, in this order, and what each is beside the slice itself
     "file": "",
     "visible": ", with what was hidden in blue",
@@ -60,5 +60,6 @@ def _address(folder: Path, name: Any) -> str | None:
     if path.stat().st_size > LARGEST:
         return None
     content = path.read_bytes()
-    kind = next((kind for sign, kind in KINDS.items() if content.startswith(sign)), None)
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}" if kind else None
+    if not content.startswith(PNG):
+        return None
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
