@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hounsfield.cli.options import KeepIds, Key, PatientPattern, Sources
+from hounsfield.cli.options import KeepIds, Key, PatientPattern, Sources, Workers
 
 
 def phantom(
@@ -28,7 +28,7 @@ def ingest(
     out: Annotated[Path, typer.Option(help="The store to make: a new folder.")],
     labels: Annotated[Path | None, typer.Option(help="A CSV or Parquet table of labels.")] = None,
     size: Annotated[int, typer.Option(help="Height and width of the stored slices in px.")] = 128,
-    workers: Annotated[int, typer.Option(help="Reading processes.")] = 2,
+    workers: Workers = 2,
     spacing_mm: Annotated[
         float | None,
         typer.Option(help="Pixel size of all slices (default: each is scaled to --size)."),

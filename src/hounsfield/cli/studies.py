@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hounsfield.cli.options import Jobs
 from hounsfield.errors import MachineError, TrainingError
 from hounsfield.wording import plural
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def study(
     config: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="What to compare, on what.")],
     out: Annotated[Path, typer.Option(help="The study's folder; the same command goes on in it.")],
-    jobs: Annotated[int, typer.Option(min=1, help="How many cells run side by side.")] = 1,
+    jobs: Jobs = 1,
     pretrained: Annotated[
         list[Path] | None,
         typer.Option(
@@ -93,7 +94,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="A folder; the same command goes on in it.")] = Path(
         "hounsfield-demo"
     ),
-    jobs: Annotated[int, typer.Option(min=1, help="How many cells run side by side.")] = 2,
+    jobs: Jobs = 2,
 ) -> None:
     """Go the whole way on a phantom archive: DICOM, store, pre-trainings, study, report."""
     from hounsfield.demo import demo as go

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hounsfield.cli.options import KeepIds, Key, PatientPattern, Sources
+from hounsfield.cli.options import KeepIds, Key, PatientPattern, Sources, Workers
 
 
 def weights(
@@ -76,7 +76,7 @@ def predict(
     heatmaps: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A new folder: a picture of every slice.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Reading processes.")] = 1,
+    workers: Workers = 1,
     key: Key = None,
     keep_ids: KeepIds = False,
     patient_pattern: PatientPattern = None,
