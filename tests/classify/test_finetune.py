@@ -166,6 +166,20 @@ def test_a_learning_rate_that_was_trained_is_not_trained_again(
     }  # fmt: skip
 
 
+def test_the_disk_is_asked_beforehand_for_all_that_the_checkpoints_take(
+    config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(
+        "hounsfield.classify.finetune.check_space", lambda _, size: asked.append(size)
+    )
+    monkeypatch.setattr("hounsfield.classify.finetune.facts_of", stop)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(config(), tmp_path / "out")
+    lie = [path.stat().st_size for path in (tmp_path / "out" / "trials").rglob("step-*.pt")]
+    assert asked == [pytest.approx(sum(lie) + max(lie), rel=0.1)]  # and one being written
+
+
 def test_a_training_that_goes_on_still_has_the_best_step_of_before(
     config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,7 +213,9 @@ def _refuse_now(config: FinetuneConfig, encoder: Encoder, out: Path) -> None:
     encoder.backbone.check_size(encoder.image_size)
     layer_factors(encoder.backbone, _layer_decay(config))
     taken = sum(checkpoint.taken(path) for path in (out / TRIALS).glob(f"*/{CHECKPOINTS}"))
-    check_space(out, len(config.budget.rates) * checkpoint.room(encoder.backbone) - taken)
+    shares = checkpoint.SHARES + 1  # the best look's weights are kept beside the last ones
+    room = checkpoint.room(encoder.backbone, shares=shares)
+    check_space(out, len(config.budget.rates) * room - taken)
 
 
 def _train(

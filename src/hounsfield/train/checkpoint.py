@@ -37,10 +37,15 @@ def save(folder: Path, state: dict[str, Any], *, step: int) -> Path:
     return path
 
 
-def room(model: nn.Module) -> int:
-    """About how many bytes the checkpoints of `model` take: those kept, and one being written."""
+def room(model: nn.Module, *, shares: int = SHARES) -> int:
+    """About how many bytes the checkpoints of `model` take: those kept, and one being written.
+
+    Args:
+        model: What is trained.
+        shares: How many values a checkpoint holds for each of the model's.
+    """
     state = model.state_dict().values()
-    return (KEPT + 1) * SHARES * sum(one.numel() * one.element_size() for one in state)
+    return (KEPT + 1) * shares * sum(one.numel() * one.element_size() for one in state)
 
 
 def taken(folder: Path) -> int:
