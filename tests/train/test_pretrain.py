@@ -240,8 +240,9 @@ def test_a_batch_of_more_slices_than_there_are_is_told(store, tmp_path, capsys):
 def test_a_run_without_stochastic_depth_is_one_from_before_there_was_any(store, tmp_path):
     finished = pretrain(config(store), tmp_path / "run")
     before = json.loads((finished.folder / "config.json").read_bytes())
-    assert before["identity"].get("drop_path") is None
-    assert before["config"].pop("drop_path") == 0.0
+    assert before["config"].pop("drop_path") == before["identity"].pop("drop_path") == 0.0
+    (finished.folder / "config.json").write_text(json.dumps(before))
+    assert pretrain(config(store), tmp_path / "run") == finished
     assert parse(PretrainConfig, before["config"], where="config.json") == config(store)
     with pytest.raises(OutputError, match=r"drop_path \(0\.0 there, 0\.1 now\)"):
         pretrain(config(store, drop_path=0.1), tmp_path / "run")

@@ -49,8 +49,8 @@ def splits_of(task: Task, config: StudyConfig) -> Iterator[tuple[tuple[str, int]
         if not split.val and config.val_share:
             chance = stream(config.seed, "validation", task.name, fold)
             split = sp.hold_out(split, carried, share=config.val_share, stream=chance)
-        _check_part(task, split, "train", "learnt from")
-        _check_part(task, split, "test", "judged")
+        _check_part(task, "train", split.train, "learnt from")
+        _check_part(task, "test", split.test, "judged")
         yield (task.name, fold), split
 
 
@@ -59,8 +59,8 @@ def _folds(task: Task, carried: Strata, config: StudyConfig) -> list[Split]:
     return sp.folds(carried, count=config.folds, classes=task.classes, stream=chance)
 
 
-def _check_part(task: Task, split: Split, part: str, role: str) -> None:
-    labels = set(task.images["label"].to_numpy()[task.rows(getattr(split, part))].tolist())
+def _check_part(task: Task, part: str, patients: Sequence[str], role: str) -> None:
+    labels = set(task.images["label"].to_numpy()[task.rows(patients)].tolist())
     missing = [repr(name) for label, name in enumerate(task.classes) if label not in labels]
     if missing:
         raise LabelError(

@@ -63,9 +63,6 @@ def identity(config: Config, stores: Mapping[str, Store], chosen: Rows) -> dict[
         del values[free]
     for free in FREE:
         del values["loop"][free]
-    for name, before in UNSAID.items():  # runs from before there was this setting go on
-        if values[name] == before:
-            del values[name]
     if values["init"] != RANDOM:  # what is in it, wherever it lies
         values["init"] = find(values["init"], backbone=values["backbone"])[0].sha256
     seen = [
