@@ -146,7 +146,7 @@ def load(name: str, config: TaskConfig, stores: Mapping[str, Path]) -> Task:
             f"{config.label!r} has {len(classes)}. Use mean_logit or mean_probability."
         )
     table = _units(table, config.level).with_columns(
-        pl.col("value").replace_strict(classes, range(len(classes)), return_dtype=pl.Int32)
+        pl.col("value").replace_strict(list(classes), range(len(classes)), return_dtype=pl.Int32)
         .alias("label"),
     )  # fmt: skip
     table = table.drop("value")
