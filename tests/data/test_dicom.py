@@ -1,6 +1,7 @@
 import os
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from hounsfield.data.refusal import Refusal
 from hounsfield.data.series import Header
 from hounsfield.data.volume import Volume
 from hounsfield.errors import NotForUsError, ReadError
+from hounsfield.seeding import stream
 
 
 def read_all(*sources: Path) -> tuple[list[Volume], list[Refusal]]:
@@ -488,6 +490,20 @@ def test_a_damaged_member_costs_itself_however_it_is_packed(tmp_path: Path, meth
     assert isinstance(damaged, Refusal)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_member_that_is_damaged_behind_its_head_is_not_read(tmp_path: Path, method: int) -> None:
+    noise = stream(0, "noise").bytes(20_000)  # which no method packs
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w", method) as archive:
+        archive.writestr("a.png", b"\x89PNG\r\n\x1a\n" + noise)
+    content = bytearray((tmp_path / "scans.zip").read_bytes())
+    content[6_000:9_000] = b"\xff" * 3_000
+    (tmp_path / "scans.zip").write_bytes(content)
+    (found,) = walk([tmp_path])
+    assert isinstance(found, Entry)
+    with pytest.raises(ReadError, match="cannot be read"):
+        found.read()
+
+
 def entry_names(found: Sequence[Entry | Refusal]) -> list[str]:
     return [one.name if isinstance(one, Entry) else one.file for one in found]
 
@@ -502,7 +518,15 @@ def test_folders_that_are_not_looked_into_are_told(
             raise PermissionError(13, "Permission denied", path)
         return look(path)
 
+    see = os.stat
+
+    def stat(path: Any, **how: Any) -> os.stat_result:
+        if str(path).endswith("shut/store.json"):
+            raise PermissionError(13, "Permission denied", path)
+        return see(path, **how)
+
     monkeypatch.setattr(os, "scandir", scandir)  # root is let into any folder
+    monkeypatch.setattr(os, "stat", stat)
     save(slice_of(picture()), tmp_path / "scans" / "open" / "1.dcm")
     (tmp_path / "scans" / "shut").mkdir()
     (tmp_path / "elsewhere").mkdir()
@@ -512,6 +536,8 @@ def test_folders_that_are_not_looked_into_are_told(
     assert there.name == "open/1.dcm"
     assert link == Refusal("link", "refused", "a link to a folder; give the folder as a source")
     assert shut == Refusal("shut", "refused", "a folder that cannot be opened")
+    (alone,) = walk([tmp_path / "scans" / "shut"])
+    assert alone == replace(shut, file=".")
 
 
 def test_names_sort_as_people_count(tmp_path: Path) -> None:

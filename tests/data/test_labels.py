@@ -128,6 +128,7 @@ def test_a_table_in_another_encoding_is_refused(tmp_path: Path, text: str, encod
         ("name,bleed\na,1\n", "slices are named by one of: file; series"),
         ("patient\na\n", "no label column"),
         ("patient,bleed\na,1\na,0\n", "one patient more than once, in the rows 1, 2. Keep"),
+        ("patient,slice,bleed\na,3,1\na,03,0\n", r"one patient \+ slice more than once"),
         ("patient,units\na,1\n", "units is a column of every store"),
         (
             "patient,split\na,Smith-07\n",

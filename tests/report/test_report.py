@@ -35,8 +35,7 @@ from hounsfield.report.table import show
 REPORT = """
 import sys
 from pathlib import Path
-from hounsfield.report.make import page_of, report
-from hounsfield.report.methods import methods
+from hounsfield.report.make import report
 report(Path(sys.argv[1]))
 heavy = {"torch", "timm", "torchvision", "lightning_fabric"} & set(sys.modules)
 assert not heavy, heavy

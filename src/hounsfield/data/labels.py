@@ -90,7 +90,11 @@ def read_labels(path: Path) -> Labels:
     _check_splits(path, text)
     if form == ("file",):
         text = text.with_columns(pl.col("file").map_elements(_as_path, return_dtype=pl.String))
-    named = text.with_row_index("row", 1).drop_nulls(form)
+    places = [  # 3 and 03 are one
+        pl.coalesce(pl.col(name).cast(pl.Int64, strict=False).cast(pl.String), name)
+        for name in form[1:]
+    ]
+    named = text.with_row_index("row", 1).drop_nulls(form).with_columns(places)
     twice = named.group_by(form, maintain_order=True).agg("row")
     twice = twice.filter(pl.col("row").list.len() > 1)
     if len(twice):
