@@ -2,17 +2,21 @@ import csv
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
 from hounsfield.classify.finetune import Finetuned
 from hounsfield.classify.heatmap import evidence
+from hounsfield.classify.kept import Kept
 from hounsfield.classify.predict import predict, why_not
 from hounsfield.classify.scans import Scan
+from hounsfield.classify.scored import keep_logits
 from hounsfield.cli import app
 from hounsfield.errors import OutputError, ReadError
 
@@ -188,6 +192,53 @@ def test_heatmaps_show_every_slice_with_its_evidence(
         pixels = np.asarray(picture).astype(int)
     assert pixels.shape == (32, 32, 3)
     assert (pixels.max(axis=2) > pixels.min(axis=2)).any()  # colour over grey
+
+
+def test_what_was_scored_before_an_interruption_is_not_scored_again(
+    classifier: Finetuned, scan: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for patient in (0, 1, 2):
+        scan(patient)
+    source, out = tmp_path / "scans", tmp_path / "out" / "p.csv"
+    predict(classifier.folder, [source], tmp_path / "at_once.csv", keep_ids=True)
+    score = Kept.logits
+    calls: list[int] = []
+
+    def stop_at_the_last(*arguments: Any) -> NDArray[np.float32]:
+        calls.append(len(calls))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return score(*arguments)
+
+    monkeypatch.setattr(Kept, "logits", stop_at_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        predict(classifier.folder, [source], out, keep_ids=True)
+    assert [path.name for path in out.parent.iterdir()] == [".p.csv.scored"]
+    predict(classifier.folder, [source], out, keep_ids=True)
+    assert len(calls) == 4  # the third scan's alone
+    assert out.read_bytes() == (tmp_path / "at_once.csv").read_bytes()
+    assert {path.name for path in out.parent.iterdir()} == {"p.csv", "p.refused.csv"}
+
+
+def test_kept_scores_are_of_the_same_slices_and_the_same_scorer(tmp_path: Path) -> None:
+    def scan(first: int) -> Scan:
+        images = np.full((2, 4, 4), first, np.int16)
+        return Scan("p", "s", "hu", (1.0, 1.0), ("a", "b"), (None, None), images)
+
+    seen: list[int] = []
+
+    def score(of: Scan) -> NDArray[np.float64]:
+        seen.append(int(of.images[0, 0, 0]))
+        return of.images[:, 0, :2].astype(np.float64)
+
+    one, other = (keep_logits(tmp_path, score, scorer=name) for name in ("one", "other"))
+    for logits in (one(scan(1)), one(scan(1)), one(scan(2)), other(scan(1))):
+        assert logits.shape == (2, 2)
+    assert seen == [1, 2, 1]
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes()[:-1])  # the disk has lost the end
+    assert one(scan(2)).tolist() == [[2.0, 2.0], [2.0, 2.0]]
+    assert seen == [1, 2, 1, 2]
 
 
 def test_memory_does_not_grow_with_the_number_of_scans(

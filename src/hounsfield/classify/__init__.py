@@ -2,5 +2,6 @@
 
 - `finetune` trains it, by `units` that are judged; `calibrate` makes its probabilities;
   `facts` are what it knows of itself; `kept` is what is written and read again.
-- `predict` scores new `scans`; a `heatmap` shows where the evidence lies.
+- `predict` scores new `scans` and goes on from what it has `scored`; a `heatmap` shows where the
+  evidence lies.
 """

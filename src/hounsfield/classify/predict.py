@@ -2,9 +2,11 @@
 
 import csv
 import io
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from hounsfield.classify.heatmap import write_heatmaps
-from hounsfield.classify.kept import Kept, load
+from hounsfield.classify.kept import Kept, classifier_file, load
 from hounsfield.classify.scans import Scan, scans
+from hounsfield.classify.scored import keep_logits
 from hounsfield.classify.units import Pool
 from hounsfield.data.keys import Keys, default_key_file, load_or_make
 from hounsfield.data.refusal import Refusal
 from hounsfield.data.refused import names_beside, write_names
 from hounsfield.data.resample import Shape
 from hounsfield.errors import ReadError
-from hounsfield.files import disk_errors, write_text
+from hounsfield.files import disk_errors, sha256_of, write_text
 from hounsfield.judge.view import LEVELS, Level
 from hounsfield.lock import new_folder, reserved
 from hounsfield.train.device import DeviceName
@@ -82,8 +85,10 @@ def predict(
 
     A row a slice, then a row a patient: probabilities of every class. Beside `out`, a file whose
     name ends in `.refused.csv` lists what could not be read, and the scans that the classifier was
-    not made for. Both files appear whole, in the end. Names of files are keyed hashes as well, for
-    they may be names of people; which is which is told beside the key.
+    not made for. Both files appear whole, in the end; until then the scores of whole scans lie in a
+    hidden folder beside them, and the same call after an interruption scores only the others. Names
+    of files are keyed hashes as well, for they may be names of people; which is which is told
+    beside the key.
 
     Args:
         run: A folder that `finetune` made.
@@ -104,6 +109,7 @@ def predict(
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    scored = out.with_name(f".{out.name}.scored")
     with ExitStack() as outputs:
         for path in (out, refused_file(out)):
             outputs.enter_context(reserved(path))
@@ -121,7 +127,10 @@ def predict(
         )  # fmt: skip
         outputs.enter_context(closing(found))
         write = outputs.enter_context(_table(out, facts.classes))
-        seen = _score(kept, found, tally, keys, write, heatmaps=folder)
+        score = keep_logits(
+            scored, partial(_logits, kept), scorer=f"{sha256_of(classifier_file(run))} {device}"
+        )
+        seen = _score(kept, found, score, tally, keys, write, heatmaps=folder)
         _write_refused(out, tally, keys)
         if tally.names is not None:
             files = list(dict.fromkeys([*seen, *(one.file for one in tally.refused)]))
@@ -133,12 +142,14 @@ def predict(
                 f"first: {tally.refused[0].reason if tally.refused else 'there are no files'}. "
                 f"See {refused_file(out)}, and remove it before you run the same command again."
             )
+    shutil.rmtree(scored, ignore_errors=True)
     return tally
 
 
 def _score(
     kept: Kept,
     found: Iterator[Scan | Refusal],
+    score: Callable[[Scan], NDArray[np.float64]],
     tally: Tally,
     keys: Keys,
     write: Callable[[list[Any]], object],
@@ -156,7 +167,7 @@ def _score(
         if reason:
             tally.refused += [Refusal(file, "refused", reason) for file in scan.files]
             continue
-        logits = _logits(kept, scan)
+        logits = score(scan)
         files += scan.files
         for row in _slice_rows(scan, kept.probabilities(logits, "slice"), keys):
             write(row)
