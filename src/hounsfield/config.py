@@ -136,11 +136,13 @@ def _set(values: dict[str, Any], override: str) -> None:
 
 
 def _explain(kind: type[BaseModel], detail: ErrorDetails, not_offered: Sequence[str]) -> str:
-    place = ".".join(str(part) for part in detail["loc"] if not _KIND.fullmatch(str(part)))
+    keys, models = _walk(kind, detail["loc"])
+    place = ".".join(keys)
     if detail["type"] == "extra_forbidden":
-        *tables, key = map(str, detail["loc"])
+        *tables, key = keys
+        allowed = {name for model in models for name in model.model_fields} - set(not_offered)
+        told = one_of("key", key, allowed)
         table = ".".join(tables)
-        told = one_of("key", key, _keys_at(kind, detail["loc"][:-1]) - set(not_offered))
         return told.replace(f"{key!r}.", f"{key!r} in {table}.", 1) if table else told
     if detail["type"] == "missing":
         return f"{place} is missing. Add it."
@@ -150,22 +152,22 @@ def _explain(kind: type[BaseModel], detail: ErrorDetails, not_offered: Sequence[
     return f"{place} = {detail['input']!r} is not allowed: {message}"
 
 
-def _keys_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
-    """The keys of the table at `location`, found by walking the model's own types."""
-    models: list[type[BaseModel]] = [kind]
-    for part in location:
-        if isinstance(part, int):
+def _walk(
+    kind: type[BaseModel], location: Sequence[int | str]
+) -> tuple[list[str], list[type[BaseModel]]]:
+    """The keys that lead to `location`, and the models of the last table on the way.
+
+    Pydantic's names for the members of a union are no keys; a map's own keys change no model.
+    """
+    keys, models = [], [kind]
+    for part in map(str, location):
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        if fields:
+            models = [inner for field in fields for inner in _models_in(field.annotation)]
+        elif _KIND.fullmatch(part) or part in {model.__name__ for model in models}:
             continue
-        models = [
-            inner
-            for model in models
-            for inner in (
-                _models_in(model.model_fields[part].annotation)
-                if part in model.model_fields
-                else [model]  # a union's tag or a map's key: stay
-            )
-        ]
-    return {name for model in models for name in model.model_fields}
+        keys.append(part)
+    return keys, models
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -267,6 +267,11 @@ def test_the_question_is_asked_as_its_task_is_judged(study, task, level, said):
             "unknown column 'shar'. Did you mean 'share'",
         ),
         (
+            {"tasks": {"x": {"store": "ct", "label": "lesion", "where": {"share": {"mn": 2}}}}},
+            ConfigError,
+            r"unknown key 'mn' in tasks\.x\.where\.share\. Did you mean 'min'\? Allowed: max, min",
+        ),
+        (
             {"tasks": {"x": {"store": "ct", "label": "lesion", "where": {"share": {"min": 2}}}}},
             LabelError,
             "no image .* passes `where`",
