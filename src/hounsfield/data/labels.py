@@ -248,6 +248,7 @@ def _read_text(path: Path) -> pl.DataFrame:
             table = pl.read_parquet(path).cast(pl.String)
         else:
             table = _read_csv(path)
+        table = table.rename({name: name.strip() for name in table.columns})
     except FileNotFoundError:
         raise LabelError(f"there is no label file at {path}. Give a CSV or Parquet file.") from None
     except UnicodeDecodeError:
@@ -257,8 +258,7 @@ def _read_text(path: Path) -> pl.DataFrame:
     if not len(table):
         raise LabelError(f"{path} has no rows.")
     blank = pl.all().str.strip_chars() == ""
-    table = table.select(pl.when(~blank).then(pl.all()))
-    return table.rename({name: name.strip() for name in table.columns})
+    return table.select(pl.when(~blank).then(pl.all()))
 
 
 def _read_csv(path: Path) -> pl.DataFrame:
