@@ -28,6 +28,7 @@ from hounsfield.errors import ReadError
 from hounsfield.files import disk_errors, sha256_of, write_text
 from hounsfield.judge.view import LEVELS, Level
 from hounsfield.lock import new_folder, reserved
+from hounsfield.provenance import origin
 from hounsfield.train.device import DeviceName
 from hounsfield.wording import plural
 
@@ -127,9 +128,8 @@ def predict(
         )  # fmt: skip
         outputs.enter_context(closing(found))
         write = outputs.enter_context(_table(out, facts.classes))
-        score = keep_logits(
-            scored, partial(_logits, kept), scorer=f"{sha256_of(classifier_file(run))} {device}"
-        )
+        scorer = f"{sha256_of(classifier_file(run))} {device} {origin()}"
+        score = keep_logits(scored, partial(_logits, kept), scorer=scorer)
         seen = _score(kept, found, score, tally, keys, write, heatmaps=folder)
         _write_refused(out, tally, keys)
         if tally.names is not None:
