@@ -116,18 +116,13 @@ def save(kept: Kept, folder: Path) -> Path:
     return folder / FILE
 
 
-def classifier_file(run: str | Path) -> Path:
-    """Where the classifier of a run folder lies; a file is taken for one itself."""
-    return Path(run) / FILE if Path(run).is_dir() else Path(run)
-
-
 def load(run: str | Path, *, device: str = "cpu") -> Kept:
     """The classifier in a run folder, or in its file.
 
     Raises:
         WeightsError: There is no classifier, or it is damaged.
     """
-    path = classifier_file(run)
+    path = Path(run) / FILE if Path(run).is_dir() else Path(run)
     if not path.is_file():
         raise WeightsError(
             f"{run} holds no classifier ({FILE}). Give a folder that `hounsfield finetune` made; "

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from hounsfield.classify.heatmap import write_heatmaps
-from hounsfield.classify.kept import Kept, classifier_file, load
+from hounsfield.classify.kept import Kept, load
 from hounsfield.classify.scans import Scan, scans
 from hounsfield.classify.scored import keep_logits
 from hounsfield.classify.units import Pool
@@ -25,7 +25,7 @@ from hounsfield.data.refusal import Refusal
 from hounsfield.data.refused import names_beside, write_names
 from hounsfield.data.resample import Shape
 from hounsfield.errors import ReadError
-from hounsfield.files import disk_errors, sha256_of, write_text
+from hounsfield.files import disk_errors, write_text
 from hounsfield.judge.view import LEVELS, Level
 from hounsfield.lock import new_folder, reserved
 from hounsfield.provenance import origin
@@ -128,7 +128,7 @@ def predict(
         )  # fmt: skip
         outputs.enter_context(closing(found))
         write = outputs.enter_context(_table(out, facts.classes))
-        scorer = f"{sha256_of(classifier_file(run))} {device} {origin()}"
+        scorer = f"{kept.encoder.card.sha256} {device} {origin()}"
         score = keep_logits(scored, partial(_logits, kept), scorer=scorer)
         seen = _score(kept, found, score, tally, keys, write, heatmaps=folder)
         _write_refused(out, tally, keys)
