@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
+from hounsfield.array_file import kept
 from hounsfield.augment.views import recipe
 from hounsfield.data.split import Split, strata
 from hounsfield.errors import ConfigError, InputError
@@ -18,7 +19,7 @@ from hounsfield.seeding import seed_of
 from hounsfield.study import frozen, worker
 from hounsfield.study.config import Paper
 from hounsfield.study.controls import BINS
-from hounsfield.study.features import drop_others, kept, place, size_bytes
+from hounsfield.study.features import drop_others, place, size_bytes
 from hounsfield.study.images import read
 from hounsfield.study.paper import Epochs, Falling, _Thawing, paper
 from hounsfield.study.plan import plan

@@ -3,15 +3,9 @@
 Processes that need the same at the same time may each look; they see, and write, the same.
 """
 
-import io
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hounsfield.files import disk_errors, write_whole
+from hounsfield.files import disk_errors
 from hounsfield.models.backbone import create
 from hounsfield.study.config import HISTOGRAM
 from hounsfield.study.controls import BINS
@@ -26,23 +20,6 @@ def place(cell: Cell, folder: Path) -> Path:
     start = [cell.settings.get(key) for key in same]
     chance = cell.seed if cell.kind == "scratch" else None
     return folder / "features" / f"{hash_of([start, chance])}.npz"
-
-
-def kept(path: Path, look: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The features `(images, length)` in `path`, or those that `look` gives, left there.
-
-    Raises:
-        DiskError: The file cannot be written.
-    """
-    try:
-        with np.load(path) as archive:  # it checks the checksum of what it reads
-            return archive["features"]
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
-        features = look()  # nobody was first, or the file is damaged
-    content = io.BytesIO()
-    np.savez(content, features=features)
-    write_whole(path, content.getvalue())
-    return features
 
 
 def size_bytes(plan: Plan, folder: Path) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hounsfield.array_file import kept
 from hounsfield.data.split import Split
 from hounsfield.errors import DiskError, HounsfieldError, InterruptedRun, TrainingError
 from hounsfield.models.backbone import Backbone
@@ -134,7 +135,7 @@ class Worker:
         """Features of all of the task's images."""
         if cell.arm == POSITION:
             return position(self.plan.tasks[cell.task])
-        return features.kept(features.place(cell, self.folder), lambda: self._look(cell))
+        return kept(features.place(cell, self.folder), lambda: self._look(cell))
 
     def _look(self, cell: Cell) -> NDArray[np.float32]:
         images = self.images(cell.task)
